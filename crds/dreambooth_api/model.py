@@ -1,0 +1,65 @@
+"""`PersonalizedModel`: one subject's endpoint."""
+
+from pydantic import Field
+
+from dreambooth_api.base import ApiModel
+from dreambooth_api.conditions import Condition
+from dreambooth_api.reasons import ModelPhase
+from dreambooth_api.serving import Rollout, Serving
+from dreambooth_api.uris import ARTIFACT_PATTERN
+
+
+class Artifact(ApiModel):
+    """A trained subject in the store, by content."""
+
+    uri: str = Field(pattern=ARTIFACT_PATTERN, max_length=1024, description="The folder with `model.json`.")
+    digest: str = Field(
+        pattern=r"^sha256:[0-9a-f]{64}$", description="`sha256:<hex>` over its files; verified on loading."
+    )
+
+
+class JobReference(ApiModel):
+    """A DreamBoothJob of the same namespace."""
+
+    name: str = Field(min_length=1, max_length=253, description="The job's name.")
+
+
+class PersonalizedModelSpec(ApiModel):
+    """What is served, and how."""
+
+    __cel__ = (
+        ("has(self.artifact) != has(self.jobRef)", "exactly one of artifact and jobRef must be given", ".artifact"),
+    )
+
+    artifact: Artifact | None = Field(None, description="The artifact to serve.")
+    job_ref: JobReference | None = Field(None, description="Serve what this job published.")
+    serving: Serving = Field(Serving(), description="Replicas and scaling.")
+    rollout: Rollout = Field(Rollout(), description="How a new artifact takes over.")
+
+
+class Revision(ApiModel):
+    """One artifact that is, or was, rolled out."""
+
+    digest: str = Field(description="Its digest.")
+    weight: int = Field(ge=0, le=100, description="Its share of the traffic, percent.")
+    ready: bool = Field(description="Whether its replicas are ready.")
+
+
+class PersonalizedModelStatus(ApiModel):
+    """What the operator saw."""
+
+    observed_generation: int | None = Field(None, description="The generation of the spec that this is about.")
+    phase: ModelPhase | None = Field(None, description="Where the model is.")
+    conditions: list[Condition] = Field([], description="`Ready` and `Progressing`.")
+    url: str | None = Field(None, description="The endpoint inside the cluster, for OpenAI's clients.")
+    replicas: int = Field(0, ge=0, description="Replicas that are there.")
+    ready_replicas: int = Field(0, ge=0, description="Replicas that are ready.")
+    selector: str | None = Field(None, description="Label selector of the endpoint's pods, for autoscalers.")
+    revisions: list[Revision] = Field([], description="Artifacts rolled out, newest first.")
+
+
+class PersonalizedModel(ApiModel):
+    """Serves one personalised subject at a URL of its own."""
+
+    spec: PersonalizedModelSpec = Field(description="What is served, and how.")
+    status: PersonalizedModelStatus = Field(PersonalizedModelStatus(), description="What the operator saw.")

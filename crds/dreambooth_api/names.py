@@ -1,0 +1,74 @@
+"""Every name that more than one part spells: groups, labels, keys, paths, ports and the names of children."""
+
+GROUP = "dreambooth.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+JOB_KIND, JOB_PLURAL = "DreamBoothJob", "dreamboothjobs"
+MODEL_KIND, MODEL_PLURAL = "PersonalizedModel", "personalizedmodels"
+
+MANAGER = "dreambooth-operator"
+FINALIZER = f"{GROUP}/cleanup"
+
+LABEL_JOB = f"{GROUP}/job"
+LABEL_MODEL = f"{GROUP}/model"
+LABEL_COMPONENT = f"{GROUP}/component"
+LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
+COMPONENT_PREPARE, COMPONENT_TRAIN, COMPONENT_SERVER = "prepare", "train", "server"
+
+# Read by `dreambooth run` only: "PREFIX=FOLDER": URIs that begin with PREFIX are read from FOLDER, relative to the
+# job's file, so that one file serves a cluster and a laptop.
+ANNOTATION_LOCAL_MIRROR = f"{GROUP}/local-mirror"
+# The digest of what a child was made from, so that an unchanged child is recognised without comparing defaults.
+ANNOTATION_SPEC_DIGEST = f"{GROUP}/spec-digest"
+
+STORE_SECRET = "dreambooth-store"
+STORE_DIR = "/etc/dreambooth/store"
+JOB_DIR = "/etc/dreambooth/job"
+JOB_KEY = "job.json"
+JOB_FILE = f"{JOB_DIR}/{JOB_KEY}"
+WORK_DIR = "/work"
+TOKEN_KEY = "token"
+TERMINATION_LOG = "/dev/termination-log"
+
+ENV_STORE_DIR = "DREAMBOOTH_STORE_DIR"
+ENV_WORK_DIR = "DREAMBOOTH_WORK_DIR"
+ENV_TERMINATION_LOG = "DREAMBOOTH_TERMINATION_LOG"
+ENV_IMAGE = "DREAMBOOTH_TRAINER_IMAGE"
+
+TRAINER_PORT = 9400
+SERVER_PORT = 8080
+OPERATOR_HEALTH_PORT = 8080
+OPERATOR_METRICS_PORT = 9401
+MASTER_PORT = 29500
+SERVICE_PORT = 80
+
+MODEL_CARD = "model.json"
+MANIFEST = "MANIFEST.json"
+
+# A child's name may have 63 characters; the longest suffix takes 9, and an Indexed Job's pod "-<index>-xxxxx" more.
+MAX_NAME_LENGTH = 46
+
+
+def job_config_map(job: str) -> str:
+    """The ConfigMap that holds the whole job as `job.json`."""
+    return f"{job}-job"
+
+
+def prepare_job(job: str) -> str:
+    """The Job that checks the input and draws the class images."""
+    return f"{job}-prepare"
+
+
+def training(job: str) -> str:
+    """The Indexed training Job and the headless Service of its pods, which share a name."""
+    return f"{job}-train"
+
+
+def endpoint(model: str) -> str:
+    """The Deployment, Service and HorizontalPodAutoscaler of a model."""
+    return f"{model}-endpoint"
+
+
+def master_address(job: str, namespace: str) -> str:
+    """Where rank 0 is found: the first pod of the Indexed Job, through the headless Service."""
+    return f"{training(job)}-0.{training(job)}.{namespace}.svc"

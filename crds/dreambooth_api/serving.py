@@ -1,0 +1,57 @@
+"""How a model is served and rolled out: shared by the job's `publish` and the model itself."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from dreambooth_api.base import ApiModel
+from dreambooth_api.pods import PodOverrides
+
+
+class ServingMode(StrEnum):
+    """`Dedicated`: pods of its own. `Shared`: an adapter on a pool of its base."""
+
+    SHARED = "Shared"
+    DEDICATED = "Dedicated"
+
+
+class Serving(ApiModel):
+    """Replicas of the endpoint and what scales them."""
+
+    __cel__ = (("self.minReplicas <= self.maxReplicas", "minReplicas must not exceed maxReplicas", ".minReplicas"),)
+
+    mode: ServingMode = Field(ServingMode.DEDICATED, description="`Dedicated` or `Shared`.")
+    min_replicas: int = Field(1, ge=0, le=1000, description="The fewest replicas.")
+    max_replicas: int = Field(5, ge=1, le=1000, description="The most replicas.")
+    target_in_flight: int = Field(
+        4, ge=1, le=1000, description="Requests in flight that one replica is meant to carry."
+    )
+    idle_seconds: int = Field(
+        300, ge=1, le=86_400, description="Without requests for so long, scale to `minReplicas`, seconds."
+    )
+    gpus: int = Field(0, ge=0, le=8, description="GPUs per replica; 0: draw on the CPU.")
+    template: PodOverrides = Field(PodOverrides(), description="Overrides of the endpoint's pods.")
+
+
+class RolloutStrategy(StrEnum):
+    """How a new artifact takes over."""
+
+    ROLLING = "Rolling"
+    CANARY = "Canary"
+
+
+class Analysis(ApiModel):
+    """When a canary is bad."""
+
+    max_error_rate: float = Field(0.01, ge=0, le=1, description="Share of requests that may fail.")
+    max_p95_seconds: float | None = Field(
+        None, gt=0, le=3600, description="95th percentile of a request's duration, seconds."
+    )
+
+
+class Rollout(ApiModel):
+    """How a new artifact takes over."""
+
+    strategy: RolloutStrategy = Field(RolloutStrategy.ROLLING, description="`Rolling` or `Canary`.")
+    steps: list[int] = Field([10, 50], max_length=10, description="Weights of a canary on its way to 100, percent.")
+    analysis: Analysis = Field(Analysis(), description="When a canary is bad.")

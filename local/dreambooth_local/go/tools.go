@@ -1,0 +1,15 @@
+//go:build tools
+
+// The programs that programs.py builds; named here so that `go mod tidy` keeps what they need.
+package tools
+
+import (
+	_ "github.com/rancher/local-path-provisioner"
+	_ "helm.sh/helm/v3/cmd/helm"
+	_ "k8s.io/kubernetes/cmd/kube-apiserver"
+	_ "k8s.io/kubernetes/cmd/kube-controller-manager"
+	_ "k8s.io/kubernetes/cmd/kube-proxy"
+	_ "k8s.io/kubernetes/cmd/kube-scheduler"
+	_ "k8s.io/kubernetes/cmd/kubectl"
+	_ "k8s.io/kubernetes/cmd/kubelet"
+)

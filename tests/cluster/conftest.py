@@ -1,0 +1,173 @@
+"""One real cluster for all cluster tests: the one of KUBECONFIG, a local one that runs already, or one brought up.
+
+What was brought up is taken down at the end; on a cluster that was there, only the tests' namespaces come and go.
+"""
+
+import base64
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from dreambooth_api import names
+from dreambooth_demo import platform
+from dreambooth_demo.access import service_url
+from dreambooth_demo.kube import Kube
+from dreambooth_demo.store import open_store, upload_examples
+from dreambooth_demo.watch import wait_for_job, wait_for_model
+from dreambooth_local.images import image_values
+from dreambooth_local.node import running
+from dreambooth_local.paths import kubeconfig
+
+ROOT = Path(__file__).parents[2]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder is a cluster test."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+
+
+def _local(command: str) -> None:
+    subprocess.run([sys.executable, "-m", "dreambooth_local", command], check=True)
+
+
+@pytest.fixture(scope="session")
+def kube() -> Iterator[Kube]:
+    """The cluster, bare."""
+    if given := os.environ.get("KUBECONFIG"):
+        yield Kube(Path(given.split(":")[0]))
+        return
+    found = running()
+    # Also for one that runs: `up` is idempotent, and brings images of the present code.
+    _local("up")
+    try:
+        yield Kube(kubeconfig())
+    finally:
+        if not found:
+            _local("down")
+
+
+def _make_namespace(kube: Kube) -> str:
+    name = f"test-{secrets.token_hex(4)}"
+    kube.apply(platform.namespace_manifest(name))
+    return name
+
+
+def _delete_namespace(kube: Kube, name: str) -> None:
+    kube.kubectl("delete", "dreamboothjobs,personalizedmodels", "--all", "-n", name, "--timeout=60s")
+    kube.kubectl("delete", "namespace", name, "--timeout=120s")
+
+
+@pytest.fixture(scope="session")
+def shared_namespace(kube: Kube) -> Iterator[str]:
+    """The platform is installed, and this namespace has a store."""
+    platform.check_not_foreign(kube)
+    name = _make_namespace(kube)
+    kept = [
+        s["metadata"]["namespace"]
+        for s in kube.list("secrets", "-A", f"--field-selector=metadata.name={names.STORE_SECRET}")
+    ]
+    platform.install(kube, ROOT / "charts/dreambooth", [name, *kept], image_values())
+    store, bucket = open_store(kube, name)
+    upload_examples(store, bucket, ROOT / "examples")
+    yield name
+    _delete_namespace(kube, name)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """The cluster as one test sees it: a namespace of its own, with a store."""
+
+    kube: Kube
+    namespace: str
+
+    def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        """kubectl in this namespace. Raises KubeError with what kubectl said."""
+        return self.kube.kubectl("-n", self.namespace, *arguments, stdin=stdin)
+
+    def apply(self, *resources: dict[str, Any]) -> None:
+        """kubectl apply in this namespace."""
+        self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(resources))
+
+    def get(self, kind: str, name: str) -> dict[str, Any] | None:
+        """A resource, or None."""
+        return self.kube.get(kind, name, self.namespace)
+
+    def list(self, kind: str, *arguments: str) -> list[dict[str, Any]]:
+        """All resources of a kind."""
+        return self.kube.list(kind, "-n", self.namespace, *arguments)
+
+    def url(self, service: str) -> str:
+        """Where this machine reaches a Service."""
+        return service_url(self.kube, self.namespace, service)
+
+
+@pytest.fixture
+def namespace(kube: Kube, shared_namespace: str) -> Iterator[str]:
+    """A namespace for one test, with the Secret of the store."""
+    name = _make_namespace(kube)
+    secret = kube.get("secret", names.STORE_SECRET, shared_namespace)
+    assert secret is not None
+    kube.apply({
+        "apiVersion": "v1", "kind": "Secret", "data": secret["data"],
+        "metadata": {"name": names.STORE_SECRET, "namespace": name},
+    })  # fmt: skip
+    yield name
+    _delete_namespace(kube, name)
+
+
+@pytest.fixture
+def cluster(kube: Kube, namespace: str) -> Cluster:
+    """The cluster, with a namespace for this test alone."""
+    return Cluster(kube, namespace)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The example's job, run once for all tests that look at its result."""
+
+    kube: Kube
+    namespace: str
+    job: dict[str, Any]
+    model: dict[str, Any]
+    bucket: str
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The job's status."""
+        return self.job["status"]
+
+    @property
+    def endpoint(self) -> str:
+        """Where this machine reaches the endpoint."""
+        return service_url(self.kube, self.namespace, names.endpoint(self.model["metadata"]["name"]))
+
+    def secret(self, key: str) -> str:
+        """A value of the namespace's store Secret."""
+        secret = self.kube.get("secret", names.STORE_SECRET, self.namespace)
+        assert secret is not None
+        return base64.b64decode(secret["data"][key]).decode()
+
+
+@pytest.fixture(scope="session")
+def trained(kube: Kube, shared_namespace: str) -> Trained:
+    """examples/robot/job.yaml, applied and waited for: trained by two pods, published, served."""
+    text = (ROOT / "examples/robot/job.yaml").read_text()
+    job = yaml.safe_load(text)
+    name, model = job["metadata"]["name"], job["spec"]["publish"]["name"]
+    kube.kubectl("apply", "-n", shared_namespace, "-f", "-", stdin=text)
+    wait_for_job(kube, shared_namespace, name, print, seconds=900)
+    ready = wait_for_model(kube, shared_namespace, model, print, seconds=300)
+    finished = kube.get("dreamboothjob", name, shared_namespace)
+    assert finished is not None, json.dumps(job)
+    return Trained(kube, shared_namespace, finished, ready, open_store(kube, shared_namespace)[1])
