@@ -3,12 +3,22 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from dreambooth_api.base import ApiModel
 from dreambooth_api.job import Lora, MethodType
 from dreambooth_api.names import MANIFEST, MODEL_CARD
+
+
+def _inside(path: str) -> str:
+    """`path`, if it stays in its folder: a manifest comes from a store, and is written below a folder of ours."""
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\0" in path:
+        raise ValueError(f"{path!r} is not a path inside the folder")
+    return path
 
 
 class ManifestEntry(ApiModel):
@@ -21,7 +31,9 @@ class ManifestEntry(ApiModel):
 class Manifest(ApiModel):
     """`MANIFEST.json`: written last; without it a folder of the store counts as empty."""
 
-    files: dict[str, ManifestEntry] = Field(description="Relative path → size and hash.")
+    files: dict[Annotated[str, AfterValidator(_inside)], ManifestEntry] = Field(
+        description="Relative path → size and hash."
+    )
 
     @property
     def digest(self) -> str:

@@ -5,16 +5,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from dreambooth_api import names
 from dreambooth_api.base import ApiModel
 from dreambooth_api.conditions import Condition
 from dreambooth_api.pods import PodOverrides
 from dreambooth_api.reasons import Phase
 from dreambooth_api.serving import Serving
-from dreambooth_api.uris import BASE_PATTERN, IMAGES_PATTERN
+from dreambooth_api.uris import BASE_PATTERN, IMAGES_PATTERN, NO_CLIMBING
 
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
 ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$", max_length=64)]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", max_length=46)]
+Name = Annotated[str, StringConstraints(pattern=names.NAME_PATTERN, max_length=names.MAX_NAME_LENGTH)]
 Prompt = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 
@@ -26,6 +27,8 @@ class SecretReference(ApiModel):
 
 class BaseModelSource(ApiModel):
     """The model that the subject is taught to."""
+
+    __cel__ = (NO_CLIMBING,)
 
     uri: str = Field(
         pattern=BASE_PATTERN,
@@ -40,6 +43,8 @@ class BaseModelSource(ApiModel):
 
 class ImageSource(ApiModel):
     """Where the pictures of the subject are."""
+
+    __cel__ = (NO_CLIMBING,)
 
     uri: str = Field(
         pattern=IMAGES_PATTERN,
@@ -157,6 +162,7 @@ class Training(ApiModel):
     resolution: int | None = Field(
         None, ge=8, le=4096, multiple_of=8, description="Pixels of a side. Default: the base's."
     )
+    flip: bool = Field(False, description="Mirror every other picture at random: not for subjects with a side.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The seed of every random choice.")
     compile: bool = Field(False, description="torch.compile the U-Net.")
 
@@ -245,6 +251,11 @@ class DreamBoothJobSpec(ApiModel):
             "self.topology.gpusPerNode > 0 || self.training.optimizer != 'AdamW8bit'",
             "AdamW8bit needs a GPU: set topology.gpusPerNode or another optimizer",
             ".training.optimizer",
+        ),
+        (
+            "self.topology.gpusPerNode > 0 || self.training.precision != 'fp16'",
+            "fp16 needs a GPU: set topology.gpusPerNode or another precision",
+            ".training.precision",
         ),
         (
             "!has(self.validation.everySteps) || !has(self.training.steps) "

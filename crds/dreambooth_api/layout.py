@@ -13,6 +13,11 @@ def latents_prefix(key: str) -> str:
     return f"latents/{short_digest(key)}"
 
 
+def job_prefix(namespace: str, name: str, uid: str) -> str:
+    """What belongs to one job alone; `PREPARED` of `names` stands in it."""
+    return f"jobs/{namespace}/{name}/{uid}"
+
+
 def checkpoints_prefix(namespace: str, name: str, uid: str) -> str:
     """All checkpoints of one job."""
     return f"jobs/{namespace}/{name}/{uid}/checkpoints"

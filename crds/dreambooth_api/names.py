@@ -20,6 +20,10 @@ COMPONENT_PREPARE, COMPONENT_TRAIN, COMPONENT_SERVER = "prepare", "train", "serv
 ANNOTATION_LOCAL_MIRROR = f"{GROUP}/local-mirror"
 # The digest of what a child was made from, so that an unchanged child is recognised without comparing defaults.
 ANNOTATION_SPEC_DIGEST = f"{GROUP}/spec-digest"
+# On an endpoint's pods: the digest of the artifact that they serve.
+ANNOTATION_ARTIFACT = f"{GROUP}/artifact"
+# On a model that a job published: the Secret whose `token` opens its gated base.
+ANNOTATION_BASE_SECRET = f"{GROUP}/base-secret"
 
 STORE_SECRET = "dreambooth-store"
 STORE_DIR = "/etc/dreambooth/store"
@@ -44,9 +48,13 @@ SERVICE_PORT = 80
 
 MODEL_CARD = "model.json"
 MANIFEST = "MANIFEST.json"
+# What `prepare` found, for `train` to compare with: dataset and base digests, the base's scores.
+PREPARED = "prepared.json"
 
 # A child's name may have 63 characters; the longest suffix takes 9, and an Indexed Job's pod "-<index>-xxxxx" more.
 MAX_NAME_LENGTH = 46
+# Children take the name over, and a Service's must begin with a letter and have no dots.
+NAME_PATTERN = r"^[a-z]([a-z0-9-]*[a-z0-9])?$"
 
 
 def job_config_map(job: str) -> str:

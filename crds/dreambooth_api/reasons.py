@@ -62,6 +62,10 @@ class Reason(StrEnum):
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     BELOW_GATE = "BelowGate"
+    NAME_CONFLICT = "NameConflict"
+    RESULT_LOST = "ResultLost"
+    # A pod ended in a way that says no more than its exit code.
+    POD_FAILED = "PodFailed"
     # What is not a failure.
     RUNNING = "Running"
     SUSPENDED = "Suspended"

@@ -1,14 +1,20 @@
 """What a trainer pod tells the operator: progress while it runs, a termination message (< 4 KiB) at its end."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from dreambooth_api.base import ApiModel
 from dreambooth_api.job import ArtifactStatus, CheckpointStatus, PriorStatus, Progress, RunStatus, Scores
 from dreambooth_api.reasons import Phase, Reason
 
 MAX_TERMINATION_BYTES = 4000
+MAX_MESSAGE = 2000
+
+
+def _shortened(text: object) -> object:
+    """`text` cut to what a message may have: a fault must be reported, however much its library says about it."""
+    return text[: MAX_MESSAGE - 1] + "…" if isinstance(text, str) and len(text) > MAX_MESSAGE else text
 
 
 class Report(ApiModel):
@@ -48,7 +54,9 @@ class Fault(ApiModel):
 
     kind: Literal["Fault"] = "Fault"
     reason: Reason = Field(description="The cause.")
-    message: str = Field(max_length=2000, description="A sentence that says what to do.")
+    message: Annotated[str, BeforeValidator(_shortened)] = Field(
+        max_length=MAX_MESSAGE, description="A sentence that says what to do."
+    )
 
 
 Result = PrepareResult | TrainResult | Fault
@@ -58,8 +66,14 @@ _RESULT: TypeAdapter[Result] = TypeAdapter(Result)
 def dump_result(result: Result) -> str:
     """`result` as a termination message, shortened where it would exceed what Kubernetes keeps."""
     text = result.model_dump_json(by_alias=True, exclude_none=True)
-    if len(text.encode()) > MAX_TERMINATION_BYTES and isinstance(result, Fault):
+    if len(text.encode()) <= MAX_TERMINATION_BYTES:
+        return text
+    # Only prose is cut: half a URI would be worse than none.
+    if isinstance(result, Fault):
         return dump_result(result.model_copy(update={"message": result.message[: len(result.message) // 2] + "…"}))
+    if isinstance(result, TrainResult) and result.below_gate and len(result.below_gate) > 1:
+        half = result.below_gate[: len(result.below_gate) // 2] + "…"
+        return dump_result(result.model_copy(update={"below_gate": half if len(half) > 2 else None}))
     return text
 
 

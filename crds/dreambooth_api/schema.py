@@ -28,16 +28,17 @@ def _rules(model: type[BaseModel], found: dict[str, list[dict]] | None = None) -
     rules = getattr(model, "__cel__", ())
     found[model.__name__] = [{"rule": r, "message": m, "fieldPath": path} for r, m, path in rules]
     for field in model.model_fields.values():
-        for inner in _models_in(field.annotation):
+        for inner in models_in(field.annotation):
             if inner.__name__ not in found:
                 _rules(inner, found)
     return found
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a field's annotation names: `X`, `X | None` and `list[X]` have X."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [m for argument in getattr(annotation, "__args__", ()) for m in _models_in(argument)]
+    return [m for argument in getattr(annotation, "__args__", ()) for m in models_in(argument)]
 
 
 def _structural(node: dict[str, Any], defs: dict[str, Any], rules: dict[str, list[dict]]) -> dict[str, Any]:
@@ -81,7 +82,9 @@ def _definition(model: type[BaseModel], kind: str, plural: str, short: str, vers
         "kind": {"type": "string"},
         "metadata": {
             "type": "object",
-            "properties": {"name": {"type": "string", "maxLength": names.MAX_NAME_LENGTH}},
+            "properties": {
+                "name": {"type": "string", "maxLength": names.MAX_NAME_LENGTH, "pattern": names.NAME_PATTERN}
+            },
         },
         **schema["properties"],
     }

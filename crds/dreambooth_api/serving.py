@@ -1,6 +1,7 @@
 """How a model is served and rolled out: shared by the job's `publish` and the model itself."""
 
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import Field
 
@@ -53,5 +54,7 @@ class Rollout(ApiModel):
     """How a new artifact takes over."""
 
     strategy: RolloutStrategy = Field(RolloutStrategy.ROLLING, description="`Rolling` or `Canary`.")
-    steps: list[int] = Field([10, 50], max_length=10, description="Weights of a canary on its way to 100, percent.")
+    steps: list[Annotated[int, Field(ge=1, le=99)]] = Field(
+        [10, 50], max_length=10, description="Weights of a canary on its way to 100, percent."
+    )
     analysis: Analysis = Field(Analysis(), description="When a canary is bad.")

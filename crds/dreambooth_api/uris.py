@@ -7,6 +7,9 @@ BASE_PATTERN = r"^(hf://[\w.-]+/[\w.-]+|s3://[a-z0-9][a-z0-9.-]+/\S+|pvc://[a-z0
 IMAGES_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]+/\S+|pvc://[a-z0-9]([a-z0-9-]*[a-z0-9])?(/\S*)?|configMap://[a-z0-9]([a-z0-9.-]*[a-z0-9])?)$"
 ARTIFACT_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]+/\S+|file:///\S+)$"
 
+# A CEL rule (rule, message, field path) for an object with a field `uri`; `parse_uri` refuses the same.
+NO_CLIMBING = ("!(self.uri + '/').contains('/../')", "uri must not climb out of its root with '..'", ".uri")
+
 PVC_ROOT = "/mnt/pvc"
 CONFIG_MAP_ROOT = "/mnt/configmap"
 

@@ -105,8 +105,7 @@ def train(model: nn.Module, plan: Plan, loss_of: Callable[[], Tensor], export: C
         total += run.update(loss_of())
         run.seconds = time.monotonic() - begun
         if run.step % 100 == 0:
-            rate = run.optimizer.param_groups[0]["lr"]
-            print(f"step {run.step} {run.seconds:.0f} s loss {total / (run.step - since):.4f} lr {rate:.2e}", flush=True)
+            print(f"step {run.step} {run.seconds:.0f} s loss {total / (run.step - since):.4f}", flush=True)
             total, since = 0.0, run.step
         if run.seconds - saved > 60 * plan.save_minutes:
             finish(run, export)

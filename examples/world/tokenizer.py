@@ -9,6 +9,7 @@ single bytes, as in CLIP's own vocabulary: none is unknown.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import tempfile
 from collections import Counter
@@ -52,7 +53,7 @@ def learn_merges(words: list[str]) -> list[tuple[str, str]]:
     split = {word: [*word[:-1], word[-1] + WORD_END] for word in words}
     merges = []
     while True:
-        pairs = Counter(pair for symbols in split.values() for pair in zip(symbols, symbols[1:], strict=False))
+        pairs = Counter(pair for symbols in split.values() for pair in itertools.pairwise(symbols))
         if not pairs:
             return merges
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
@@ -76,9 +77,7 @@ def make_tokenizer() -> CLIPTokenizer:
 
 def encode(tokenizer: CLIPTokenizer, texts: list[str]):
     """Token ids, (len(texts), MAX_TOKENS) int64."""
-    return tokenizer(
-        texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt"
-    ).input_ids
+    return tokenizer(texts, padding="max_length", truncation=True, max_length=MAX_TOKENS, return_tensors="pt").input_ids
 
 
 def main() -> None:

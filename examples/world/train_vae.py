@@ -71,8 +71,46 @@ def scaling_factor(vae: AutoencoderKL, images: Tensor) -> float:
     return 1 / vae.encode(images).latent_dist.sample().std().item()
 
 
-def export(vae: AutoencoderKL, out: Path, check: Tensor, subjects: Tensor) -> None:
+@torch.no_grad()
+def sensitivity(vae: AutoencoderKL, latents: Tensor, step: float = 0.1) -> Tensor:
+    """How much pictures change with each pair of latent channels: mean of J^T J at single places, (C, C).
+
+    `latents` (B, C, 8, 8) are unscaled. Several places move at once, too far apart to meet in the picture.
+    """
+    still = vae.decode(latents).sample
+    changes = []
+    for channel in range(latents.shape[1]):
+        moved = latents.clone()
+        moved[:, channel, 1::3, 1::3] += step
+        changes.append(((vae.decode(moved).sample - still) / step).flatten(1))
+    jacobian = torch.stack(changes, 1)
+    return torch.einsum("bcp,bdp->cd", jacobian, jacobian) / (len(latents) * 9)
+
+
+@torch.no_grad()
+def make_isometric(vae: AutoencoderKL, images: Tensor) -> None:
+    """Change the basis of the latent channels so that a unit step changes the picture equally in any direction.
+
+    KL whitens latents: what hardly shows in the picture gets as much variance as what matters, and a small
+    U-Net spends itself on it. The change is linear, so the two 1x1 convolutions beside the latents absorb it,
+    and pictures stay what they were. Posterior variances become constants, for their basis is no longer diagonal.
+    """
+    posterior = vae.encode(images).latent_dist
+    values, vectors = torch.linalg.eigh(sensitivity(vae, posterior.mean[:64]))
+    root = values.clamp(min=0.02 * values.max().item()).sqrt()
+    forward, back = vectors @ torch.diag(root) @ vectors.T, vectors @ torch.diag(1 / root) @ vectors.T
+    weight, bias, count = vae.quant_conv.weight, vae.quant_conv.bias, LATENT_CHANNELS
+    weight[:count] = torch.einsum("ij,jkhw->ikhw", forward, weight[:count])
+    bias[:count] = forward @ bias[:count]
+    weight[count:] = 0
+    bias[count:] = (forward.square() @ posterior.var.mean((0, 2, 3))).log()
+    vae.post_quant_conv.weight.copy_(torch.einsum("ijhw,jk->ikhw", vae.post_quant_conv.weight, back))
+
+
+def export(trained: AutoencoderKL, out: Path, check: Tensor, subjects: Tensor) -> None:
     """Write the weights as fp16, a sheet, and print what the pictures lose."""
+    vae = copy.deepcopy(trained)
+    make_isometric(vae, check)
     vae.register_to_config(scaling_factor=round(scaling_factor(vae, check), 5))
     output = reconstruct(vae, check)
     held_out = reconstruct(vae, subjects)
@@ -82,7 +120,7 @@ def export(vae: AutoencoderKL, out: Path, check: Tensor, subjects: Tensor) -> No
         f"posterior deviation {spread:.3f}",
         flush=True,
     )
-    copy.deepcopy(vae).half().save_pretrained(out / "vae")
+    vae.half().save_pretrained(out / "vae")
     rows = [pictures.to_pictures(part) for part in (check[:12], output[:12], subjects[:12], held_out[:12])]
     world.sheet(rows).save(out / "vae.png")
 

@@ -8,12 +8,12 @@ import time
 from dreambooth_demo.kube import Kube, KubeError
 
 
-def service_url(kube: Kube, namespace: str, name: str) -> str:
-    """`http://host:port` of a Service's first port. Starts a port-forward that outlives this process if need be."""
+def service_url(kube: Kube, namespace: str, name: str, port: int | None = None) -> str:
+    """`http://host:port` of a Service's port, or of its first. Starts a port-forward that outlives this process if need be."""
     service = kube.get("service", name, namespace)
     if service is None:
         raise KubeError(f"Service {namespace}/{name} does not exist")
-    address, port = service["spec"]["clusterIP"], service["spec"]["ports"][0]["port"]
+    address, port = service["spec"]["clusterIP"], port or service["spec"]["ports"][0]["port"]
     if connects(address, port):
         return f"http://{address}" + ("" if port == 80 else f":{port}")
     return f"http://127.0.0.1:{_forward(kube, namespace, name, port)}"

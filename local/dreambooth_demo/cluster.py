@@ -7,8 +7,8 @@ from pathlib import Path
 
 from dreambooth_demo.kube import Kube, KubeError
 from dreambooth_demo.steps import Steps
-from dreambooth_local.capability import obstacles
-from dreambooth_local.paths import kubeconfig
+from dreambooth_local.capability import capable
+from dreambooth_local.places import places
 
 
 def find_cluster(steps: Steps, environment: Mapping[str, str]) -> tuple[Kube | None, list[str]]:
@@ -16,9 +16,9 @@ def find_cluster(steps: Steps, environment: Mapping[str, str]) -> tuple[Kube | N
     if given := environment.get("KUBECONFIG"):
         steps.say(f"using the cluster of KUBECONFIG={given}")
         return Kube(Path(given.split(":")[0])), []
-    if reasons := obstacles():
+    if reasons := capable():
         return None, reasons
     with steps.step("cluster and images", "local Kubernetes"):
         if subprocess.run([sys.executable, "-m", "dreambooth_local", "up"], check=False).returncode:
             raise KubeError("the local cluster did not come up; its logs are named above")
-    return Kube(kubeconfig()), []
+    return Kube(places(environment).kubeconfig, local=True), []

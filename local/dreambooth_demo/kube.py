@@ -15,9 +15,10 @@ class KubeError(RuntimeError):
 
 @dataclass(frozen=True)
 class Kube:
-    """A cluster by its kubeconfig."""
+    """A cluster by its kubeconfig. `local`: the one of `dreambooth_local`, with images of the present sources."""
 
     kubeconfig: Path
+    local: bool = False
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout: float = 300) -> str:
         """What kubectl prints. Raises KubeError."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from dreambooth_api import names
 from dreambooth_demo.kube import Kube, KubeError
+from dreambooth_local.images import image_values
 
 RELEASE = "dreambooth"
 NAMESPACE = "dreambooth-system"
@@ -45,15 +46,16 @@ def check_not_foreign(kube: Kube) -> None:
         raise ForeignInstallation("this cluster has a DreamBooth installation of its own: " + "; ".join(found))
 
 
-def install(kube: Kube, chart: Path, namespaces: list[str], values: dict[str, str]) -> None:
+def install(kube: Kube, chart: Path, namespaces: list[str]) -> None:
     """helm upgrade --install with the demo's values, waiting until every Deployment is available.
 
-    `namespaces` must exist; each gets the Secret `dreambooth-store` of the bundled store.
+    Each of `namespaces` gets the Secret `dreambooth-store` of the bundled store.
     """
     check_not_foreign(kube)
     kube.apply(namespace_manifest(NAMESPACE, **{OWNER_LABEL: OWNER}))
+    values = image_values() if kube.local else {}
     settings = [f"store.namespaces={{{','.join(namespaces)}}}", *(f"{key}={value}" for key, value in values.items())]
-    flags = [flag for setting in settings for flag in ("--set-string" if "=" in setting else "--set", setting)]
+    flags = [word for setting in settings for word in ("--set-string", setting)]
     try:
         kube.helm(
             "upgrade", "--install", RELEASE, str(chart), "--namespace", NAMESPACE,

@@ -20,7 +20,7 @@ def open_store(kube: Kube, namespace: str) -> tuple[Minio, str]:
     if secret is None:
         raise LookupError(f"namespace {namespace} has no Secret {names.STORE_SECRET}")
     values = {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
-    host = service_url(kube, NAMESPACE, f"{RELEASE}-minio").removeprefix("http://")
+    host = service_url(kube, NAMESPACE, f"{RELEASE}-minio", 9000).removeprefix("http://")
     return Minio(host, values["accessKey"], values["secretKey"], secure=False), values["bucket"]
 
 

@@ -16,7 +16,6 @@ from dreambooth_demo.sheet import contact_sheet, load_pictures
 from dreambooth_demo.steps import Steps
 from dreambooth_demo.store import open_store, upload_examples
 from dreambooth_demo.watch import wait_for_job, wait_for_model
-from dreambooth_local.images import image_values
 
 NAMESPACE = "demo"
 
@@ -30,7 +29,7 @@ def tell(steps: Steps, kube: Kube, root: Path, out: Path) -> None:
     with steps.step("helm install", "installing the platform with Helm"):
         platform.check_not_foreign(kube)
         kube.apply(platform.namespace_manifest(NAMESPACE))
-        platform.install(kube, root / "charts/dreambooth", [NAMESPACE], image_values())
+        platform.install(kube, root / "charts/dreambooth", [NAMESPACE])
     with steps.step("inputs", "uploading the example's base and pictures to the store"):
         store, bucket = open_store(kube, NAMESPACE)
         steps.say(f"{upload_examples(store, bucket, root / 'examples') / 1e6:.1f} MB")

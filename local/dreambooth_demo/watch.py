@@ -29,7 +29,8 @@ def _condition(resource: dict[str, Any], kind: str) -> dict[str, Any]:
 
 def wait_for_job(kube: Kube, namespace: str, name: str, say: Callable[[str], None], seconds: float) -> dict[str, float]:
     """Wait until the job is Complete; returns the seconds spent in each phase. Raises JobFailed."""
-    deadline, last, spent, phase, since = time.monotonic() + seconds, "", {}, "Pending", time.monotonic()
+    deadline, last, phase, since = time.monotonic() + seconds, "", "Pending", time.monotonic()
+    spent: dict[str, float] = {}
     while time.monotonic() < deadline:
         job = kube.get("dreamboothjob", name, namespace) or {}
         status = job.get("status", {})

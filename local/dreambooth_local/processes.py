@@ -36,14 +36,17 @@ class Daemons:
         return known["pid"] if start_time(known["pid"]) == known["started"] else None
 
     def ensure(self, name: str, argv: Sequence[str | Path]) -> bool:
-        """Starts the daemon unless it lives. True when it was started."""
+        """Starts the daemon unless it lives with this very command line. True when it was started."""
+        words = [str(word) for word in argv]
         if self.pid(name) is not None:
-            return False
+            if json.loads(self.record(name).read_text())["argv"] == words:
+                return False
+            self.end(name)  # an older release's
         self.log(name).parent.mkdir(parents=True, exist_ok=True)
         self.record(name).parent.mkdir(parents=True, exist_ok=True)
         with self.log(name).open("ab") as sink:
             started = subprocess.Popen(
-                [str(word) for word in argv],
+                words,
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
@@ -51,7 +54,8 @@ class Daemons:
                 cwd=self.state,
                 env={**os.environ, MARK: str(self.state)},
             )
-        self.record(name).write_text(json.dumps({"pid": started.pid, "started": start_time(started.pid)}))
+        known = {"pid": started.pid, "started": start_time(started.pid), "argv": words}
+        self.record(name).write_text(json.dumps(known))
         return True
 
     def end(self, name: str, seconds: float = 5.0) -> None:

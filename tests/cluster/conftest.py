@@ -23,9 +23,8 @@ from dreambooth_demo.access import service_url
 from dreambooth_demo.kube import Kube
 from dreambooth_demo.store import open_store, upload_examples
 from dreambooth_demo.watch import wait_for_job, wait_for_model
-from dreambooth_local.images import image_values
-from dreambooth_local.node import running
-from dreambooth_local.paths import kubeconfig
+from dreambooth_local import health
+from dreambooth_local.places import places
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,11 +46,12 @@ def kube() -> Iterator[Kube]:
     if given := os.environ.get("KUBECONFIG"):
         yield Kube(Path(given.split(":")[0]))
         return
-    found = running()
+    where = places(os.environ)
+    found = where.kubeconfig.exists() and not health.complaints(where)
     # Also for one that runs: `up` is idempotent, and brings images of the present code.
     _local("up")
     try:
-        yield Kube(kubeconfig())
+        yield Kube(where.kubeconfig, local=True)
     finally:
         if not found:
             _local("down")
@@ -77,7 +77,7 @@ def shared_namespace(kube: Kube) -> Iterator[str]:
         s["metadata"]["namespace"]
         for s in kube.list("secrets", "-A", f"--field-selector=metadata.name={names.STORE_SECRET}")
     ]
-    platform.install(kube, ROOT / "charts/dreambooth", [name, *kept], image_values())
+    platform.install(kube, ROOT / "charts/dreambooth", [name, *kept])
     store, bucket = open_store(kube, name)
     upload_examples(store, bucket, ROOT / "examples")
     yield name
@@ -130,6 +130,12 @@ def namespace(kube: Kube, shared_namespace: str) -> Iterator[str]:
 def cluster(kube: Kube, namespace: str) -> Cluster:
     """The cluster, with a namespace for this test alone."""
     return Cluster(kube, namespace)
+
+
+@pytest.fixture
+def example_job() -> dict[str, Any]:
+    """examples/robot/job.yaml, to be changed by a test."""
+    return yaml.safe_load((ROOT / "examples/robot/job.yaml").read_text())
 
 
 @dataclass(frozen=True)

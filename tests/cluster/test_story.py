@@ -7,13 +7,13 @@ import json
 
 import openai
 import pytest
-from dreambooth_demo import evidence
-from dreambooth_demo.pictures import draw
-from dreambooth_demo.store import open_store
 from PIL import Image, ImageChops
 from playwright.sync_api import sync_playwright
 
 from dreambooth_api import names
+from dreambooth_demo import evidence
+from dreambooth_demo.pictures import draw
+from dreambooth_demo.store import open_store
 
 
 def test_kubectl_shows_the_job_succeeded_and_the_model_ready(trained):

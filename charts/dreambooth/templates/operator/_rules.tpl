@@ -1,14 +1,14 @@
-{{- /* What the operator may do in a namespace with jobs. Nothing else; pods get no API credentials at all. */}}
+{{- /* What the operator may do in a namespace with jobs. Nothing else; pods of jobs get no API credentials at all. */}}
 {{- define "dreambooth.operatorRules" -}}
 - apiGroups: [dreambooth.dev]
   resources: [dreamboothjobs]
-  verbs: [get, list, watch, patch]
+  verbs: [get, list, watch]
 - apiGroups: [dreambooth.dev]
   resources: [personalizedmodels]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [dreambooth.dev]
   resources: [dreamboothjobs/status, personalizedmodels/status]
-  verbs: [get, patch]
+  verbs: [patch]
 - apiGroups: [dreambooth.dev] # To own children with blockOwnerDeletion.
   resources: [dreamboothjobs/finalizers, personalizedmodels/finalizers]
   verbs: [update]
@@ -17,20 +17,20 @@
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [apps]
   resources: [deployments]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [autoscaling]
   resources: [horizontalpodautoscalers]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [services, configmaps]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch]
-- apiGroups: [""] # Only whether it is there; what is in it, only the pods that mount it read.
-  resources: [secrets]
+  verbs: [list, watch]
+- apiGroups: [""] # Only whether they are there; what is in a Secret, only the pods that mount it read.
+  resources: [secrets, persistentvolumeclaims]
   verbs: [get]
-- apiGroups: ["", events.k8s.io]
+- apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 {{- end -}}

@@ -1,0 +1,23 @@
+{{- define "dreambooth.prometheusConfig" -}}
+{{- $operator := printf "%s:9401" (include "dreambooth.host" (list . "operator")) -}}
+global:
+  scrape_interval: {{ .Values.prometheus.scrapeInterval }}
+  scrape_timeout: {{ .Values.prometheus.scrapeTimeout }}
+  evaluation_interval: {{ .Values.prometheus.scrapeInterval }}
+rule_files: [/etc/prometheus/alerts.yaml]
+scrape_configs:
+  - job_name: prometheus
+    static_configs:
+      - targets: [localhost:9090]
+  - job_name: dreambooth-operator
+    static_configs:
+      - targets: ["{{ $operator }}"]
+  # Trainer and server pods, as the operator lists them: Prometheus needs no access to the API server.
+  - job_name: dreambooth-pods
+    http_sd_configs:
+      - url: http://{{ $operator }}/targets
+        refresh_interval: {{ .Values.prometheus.scrapeInterval }}
+  {{- with .Values.prometheus.extraScrapeConfigs }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}

@@ -1,0 +1,54 @@
+"""What every cluster needs beyond the node: DNS, volumes by claim, metrics; their images and manifests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from string import Template
+
+from dreambooth_local import programs
+from dreambooth_local.commands import run
+from dreambooth_local.configs import PAUSE_IMAGE
+from dreambooth_local.oci import SmallImage
+from dreambooth_local.places import Places
+
+MANIFESTS = Path(__file__).parent / "manifests"
+FIRST = ("node", "coredns", "storage")
+METRICS = "metrics"
+
+
+def _alone(name: str, program: Path, path: str, user: str = "65532:65532") -> SmallImage:
+    """An image of one static program."""
+    return SmallImage(name, {path: program}, [path], user=user)
+
+
+def first_images(where: Places) -> list[SmallImage]:
+    """Those that a node needs before any other."""
+    program = programs.paths(where)
+    return [
+        _alone(PAUSE_IMAGE, program["pause"], "/pause", user="65535:65535"),
+        _alone(f"docker.io/dreambooth/coredns:{programs.COREDNS}", program["coredns"], "/coredns"),
+        _alone(
+            f"docker.io/rancher/local-path-provisioner:v{programs.LOCAL_PATH}",
+            program["local-path-provisioner"],
+            "/usr/bin/local-path-provisioner",
+        ),
+    ]
+
+
+def metrics_image(where: Places) -> SmallImage:
+    name = f"docker.io/dreambooth/metrics-server:v{programs.METRICS_SERVER}"
+    return _alone(name, programs.paths(where)["metrics-server"], "/metrics-server")
+
+
+def manifest(name: str, where: Places) -> str:
+    """The text of one manifest; only storage.yaml has a place to fill in."""
+    text = (MANIFESTS / f"{name}.yaml").read_text()
+    return Template(text).substitute(volumes=f"{where.state}/volumes") if name == "storage" else text
+
+
+def apply(where: Places, *names: str) -> None:
+    """Server-side apply of the named manifests, as this package's own field manager."""
+    text = "\n---\n".join(manifest(name, where) for name in names)
+    kubectl = programs.kubectl(where)
+    run([kubectl, f"--kubeconfig={where.kubeconfig}", "apply", "--server-side", "--force-conflicts",
+         "--field-manager=dreambooth-local", "-f", "-"], stdin=text, timeout=120)  # fmt: skip

@@ -1,0 +1,128 @@
+"""The programs that are compiled from Go modules: pinned versions, kept outside the checkout by name and version."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dreambooth_local.commands import run
+from dreambooth_local.places import Places
+
+GO_SOURCES = Path(__file__).parent / "go"  # go.mod and go.sum pin every module; coredns and pause have their main.go here
+KUBERNETES = "1.34.4"  # the last but one whose kubelet takes Debian 12's containerd 1.6
+HELM = "3.19.5"
+COREDNS = "1.13.1"
+PAUSE = "1"
+LOCAL_PATH = "0.0.30"
+METRICS_SERVER = "0.9.0"
+MINIO = "RELEASE.2026-02-12T20-18-48Z"  # its last source
+MINIO_MODULE = "v0.0.0-20260212201848-7aac2a2c5b7c"
+VERSITYGW = "1.8.0"
+
+
+@dataclass(frozen=True)
+class Program:
+    """`package` is a path below GO_SOURCES (./coredns) or an import path; `module` is set where it is built by its own go.mod."""
+
+    name: str
+    version: str
+    package: str
+    module: str = ""
+
+    @property
+    def file(self) -> str:
+        return f"{self.name}-{self.version}"
+
+    @property
+    def built(self) -> str:
+        """The name that `go build` gives it."""
+        return self.package.rpartition("/")[2]
+
+
+def _kubernetes(name: str) -> Program:
+    return Program(name, KUBERNETES, f"k8s.io/kubernetes/cmd/{name}")
+
+
+# One module, so that what they share is compiled once.
+CLUSTER = (
+    _kubernetes("kube-apiserver"),
+    _kubernetes("kube-controller-manager"),
+    _kubernetes("kube-scheduler"),
+    _kubernetes("kubelet"),
+    _kubernetes("kube-proxy"),
+    Program("helm", HELM, "helm.sh/helm/v3/cmd/helm"),
+    Program("coredns", COREDNS, "./coredns"),
+    Program("pause", PAUSE, "./pause"),
+    Program("local-path-provisioner", LOCAL_PATH, "github.com/rancher/local-path-provisioner"),
+)
+KUBECTL = _kubernetes("kubectl")
+METRICS = Program("metrics-server", METRICS_SERVER, "sigs.k8s.io/metrics-server/cmd/metrics-server", f"v{METRICS_SERVER}")
+STORE = Program("minio", MINIO, "github.com/minio/minio", MINIO_MODULE)
+OTHER_STORE = Program("versitygw", VERSITYGW, "github.com/versity/versitygw/cmd/versitygw", f"v{VERSITYGW}")
+
+
+def cluster_programs(has_kubectl: bool) -> tuple[Program, ...]:
+    """What a node needs; kubectl only where the machine has none."""
+    return CLUSTER if has_kubectl else (*CLUSTER, KUBECTL)
+
+
+def paths(where: Places) -> dict[str, Path]:
+    """Name -> file of every program, there or not."""
+    known = (*CLUSTER, METRICS, STORE, OTHER_STORE, KUBECTL)
+    return {program.name: where.programs / program.file for program in known}
+
+
+def kubectl(where: Places) -> Path:
+    """The machine's own, or the compiled one."""
+    own = shutil.which("kubectl")
+    return Path(own) if own else where.programs / KUBECTL.file
+
+
+def absent(where: Places, wanted: Sequence[Program]) -> list[Program]:
+    return [program for program in wanted if not (where.programs / program.file).exists()]
+
+
+def missing(where: Places) -> list[Program]:
+    """What `up` would have to compile on this machine."""
+    return absent(where, (*cluster_programs(shutil.which("kubectl") is not None), METRICS, STORE, OTHER_STORE))
+
+
+def build_command(program: Sequence[Program], out: Path) -> list[str]:
+    """One `go build` for programs of our module, or one `go install` for one with its own. Static, without debug data."""
+    flags = ["-trimpath", "-ldflags", f"-s -w -X k8s.io/component-base/version.gitVersion=v{KUBERNETES}"]
+    if program[0].module:
+        (one,) = program
+        return ["go", "install", "-trimpath", "-ldflags", "-s -w", f"{one.package}@{one.module}"]
+    return ["go", "build", *flags, "-o", f"{out}/", *(one.package for one in program)]
+
+
+def build_environment(environ: Mapping[str, str], out: Path) -> dict[str, str]:
+    """CGO off: they run in images that hold nothing else. GOFLAGS of the user's own could ask for a vendor folder."""
+    return {**environ, "CGO_ENABLED": "0", "GOBIN": str(out), "GOFLAGS": "-buildvcs=false", "GOWORK": "off"}
+
+
+def ensure(where: Places, wanted: Sequence[Program], log: Path) -> str:
+    """Compiles what is missing of `wanted` (all of one module, or one program) and puts it into the cache whole or not at all."""
+    lacking = absent(where, wanted)
+    if lacking:
+        where.programs.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=where.programs, prefix=".build-") as folder:
+            out = Path(folder)
+            run(build_command(lacking, out), log=log, cwd=GO_SOURCES, env=build_environment(os.environ, out))
+            for program in lacking:
+                (out / program.built).replace(where.programs / program.file)
+    for program in wanted:
+        _point(where.programs / program.name, program.file)
+    return f"compiled {', '.join(p.name for p in lacking)}" if lacking else "cached"
+
+
+def _point(link: Path, target: str) -> None:
+    """bin/helm -> helm-3.19.5, so that a PATH can hold the folder."""
+    if link.is_symlink() and os.readlink(link) == target:
+        return
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)

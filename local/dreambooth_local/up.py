@@ -1,0 +1,68 @@
+"""`up`: from a bare machine to a cluster that knows every image, as much at a time as two cores and the order allow."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dreambooth_local import cluster, health, images, packages, programs, teardown
+from dreambooth_local.builder import Builder
+from dreambooth_local.places import Places
+from dreambooth_local.progress import Progress, Step
+
+
+def steps(where: Places) -> list[Step]:
+    """What is to be done, each step idempotent. Compiling takes the cores, packages and wheels the network: side by side."""
+    log = where.logs
+    compile_log = log / "compile.log"
+    wanted = programs.cluster_programs(has_kubectl=programs.kubectl(where).parent != where.programs)
+    return [
+        Step("Debian packages", lambda: packages.install(log / "packages.log")),
+        Step("compile Kubernetes", lambda: programs.ensure(where, wanted, compile_log)),
+        Step("base image", Builder(where, log / "images.log").base_image, ["Debian packages"]),
+        Step("build images", lambda: images.build(where), ["base image"]),
+        Step("control plane", lambda: cluster.control_plane(where), ["Debian packages", "compile Kubernetes"]),
+        Step("containerd", lambda: cluster.runtime(where), ["control plane"]),
+        Step("node", lambda: cluster.node(where), ["containerd"]),
+        Step("images on the node", lambda: images.load(where), ["containerd", "build images"]),
+        Step("compile MinIO", lambda: programs.ensure(where, [programs.STORE], compile_log), ["compile Kubernetes"]),
+        Step("stand-in images", lambda: images.load_stand_ins(where), ["compile MinIO", "containerd"]),
+        Step(
+            "compile metrics-server", lambda: programs.ensure(where, [programs.METRICS], compile_log), ["compile MinIO"]
+        ),
+        Step("metrics", lambda: cluster.metrics(where), ["compile metrics-server", "node"]),
+        Step(
+            "compile versitygw",
+            lambda: programs.ensure(where, [programs.OTHER_STORE], compile_log),
+            ["compile metrics-server"],
+        ),
+    ]
+
+
+def up(where: Places, progress: Progress) -> None:
+    """Bring everything up; a cluster that serves and knows the present images is left alone. Raises StepFailed, NotUp."""
+    with alone(where):
+        if serves(where):
+            progress.say("the local cluster is up")
+            return
+        if not teardown.is_ours(where.state):
+            raise cluster.NotUp(f"{where.state} holds something that is not this cluster's: set DREAMBOOTH_STATE")
+        progress.run(steps(where))
+        progress.write(where.state / "timings.json", "up")
+
+
+def serves(where: Places) -> bool:
+    """Whether there is nothing to do."""
+    return (
+        where.kubeconfig.exists() and images.current() and not programs.missing(where) and not health.complaints(where)
+    )
+
+
+@contextmanager
+def alone(where: Places) -> Iterator[None]:
+    """One `up` or `down` at a time."""
+    where.cache.mkdir(parents=True, exist_ok=True)
+    with (where.cache / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,211 @@
+"""What a DreamBoothJob needs next. Pure: the same view gives the same decision."""
+
+from dataclasses import replace
+
+from dreambooth_api import names
+from dreambooth_api.job import DreamBoothJobSpec, DreamBoothJobStatus
+from dreambooth_api.parse import InvalidResource, parse_job
+from dreambooth_api.reasons import Phase, Reason
+from dreambooth_api.result import TrainResult
+from dreambooth_operator import causes, clock, drift, job_results, job_status, manifests_job
+from dreambooth_operator import status as statuses
+from dreambooth_operator.settings import Settings
+from dreambooth_operator.views import NOTHING, Body, ChildRef, Decision, JobView, Problem
+
+# How often a running job is asked for its progress, and how soon a pending one is looked at again, seconds.
+POLL, RETRY = 10.0, 5.0
+# Other ranks may still be writing their logs when rank 0 is done.
+LINGER = 60.0
+AFTER_PREPARING = (Phase.TRAINING, Phase.SCORING, Phase.PUBLISHING)
+
+
+def decide_job(view: JobView, settings: Settings) -> Decision:
+    """Children, status and events for one job."""
+    if view.deleted:
+        # The garbage collector takes the children; making one now would only give it more to do.
+        return NOTHING
+    old = statuses.read(DreamBoothJobStatus, view.body)
+    if _final(view, old):
+        return _after_the_end(view, old)
+    try:
+        spec = parse_job({key: view.body.get(key) for key in ("metadata", "spec")}).spec
+    except InvalidResource as e:
+        problem = Problem(Reason.INVALID_SPEC, str(e))
+        # What runs was understood once: an operator of another release must not end it.
+        return refused(view, settings, problem, final=not view.children)
+    return _decide(view, old, spec, settings)
+
+
+def refused(view: JobView, settings: Settings, problem: Problem, final: bool) -> Decision:
+    """The API server did not take a child: for good, or for now."""
+    old = statuses.read(DreamBoothJobStatus, view.body)
+    if final:
+        return _end(view, old, problem, settings)
+    return replace(_write(view, old, job_status.troubled(view, old, problem)), again=RETRY)
+
+
+def _decide(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, settings: Settings) -> Decision:
+    result = job_results.train_result(view)
+    if result or old.artifact:
+        return _publish(view, old, spec, result, settings)
+    if problem := job_results.over(view, spec):
+        if problem is job_results.WAIT:
+            return Decision(again=1.0)
+        return _end(view, old, problem, settings)
+    if spec.suspend:
+        return _suspend(view, old, spec, settings)
+    prepare, train = _jobs(view)
+    if not (causes.complete(prepare) or train or old.phase in AFTER_PREPARING):
+        return _prepare(view, old, spec, settings)
+    return _train(view, old, spec, settings)
+
+
+def _prepare(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, settings: Settings) -> Decision:
+    prepare, _ = _jobs(view)
+    if prepare is None and (problem := view.missing or _conflict(view, spec)):
+        return _hold(view, old, spec, problem, settings)
+    wanted = [manifests_job.config_map(view.body, spec), manifests_job.prepare_job(view.body, spec, settings)]
+    new = job_status.running(view, old, Phase.PREPARING, view.prepare_pods, settings)
+    return _run(view, old, new, spec, wanted, settings)
+
+
+def _train(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, settings: Settings) -> Decision:
+    _, train = _jobs(view)
+    if causes.complete(train) and not view.train_pods:
+        # Nobody saw what the pods said at their end. The checkpoint is in the store: run again, it will be short.
+        return Decision(delete=(ChildRef("Job", names.training(view.name)),), again=RETRY)
+    wanted = [
+        manifests_job.config_map(view.body, spec),
+        manifests_job.service(view.body),
+        manifests_job.train_job(view.body, spec, settings),
+    ]
+    new = job_status.running(view, old, job_results.training_phase(view, old), view.train_pods, settings)
+    return _run(view, old, new, spec, wanted, settings)
+
+
+def _run(
+    view: JobView,
+    old: DreamBoothJobStatus,
+    new: DreamBoothJobStatus,
+    spec: DreamBoothJobSpec,
+    wanted: list[Body],
+    settings: Settings,
+) -> Decision:
+    """Have `wanted`, unless the pods have been waiting for too long."""
+    refs = {ChildRef(m["kind"], m["metadata"]["name"]) for m in wanted}
+    if taken := refs & view.foreign:
+        return _end(view, old, job_results.name_taken(*sorted(taken)[0]), settings)
+    if job_results.waited(view) > spec.start_deadline_seconds:
+        return _end(view, old, job_results.gave_up(view, spec), settings)
+    decision = _write(view, old, new)
+    missing = [manifest for manifest in wanted if drift.needs_apply(view, manifest)]
+    resume = tuple((r.name, False) for r in refs if r.kind == "Job" and job_results.suspended(view.child(*r)))
+    again = 1.0 if refs & view.leaving else POLL
+    return replace(decision, apply=tuple(missing), suspend=resume, again=again)
+
+
+def _suspend(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, settings: Settings) -> Decision:
+    """No pods. A suspended Job whose pods are gone and that was made for other pods than are asked for now, goes."""
+    decision = _write(view, old, job_status.suspended(view, old))
+    suspend = _still_going(view)
+    outdated = []
+    for job, wanted, pods in (
+        (_jobs(view)[0], manifests_job.prepare_job(view.body, spec, settings), view.prepare_pods),
+        (_jobs(view)[1], manifests_job.train_job(view.body, spec, settings), view.train_pods),
+    ):
+        if job is None or causes.finished(job) or not job_results.suspended(job):
+            continue
+        if all(map(job_results.over_and_done, pods)) and job_results.outdated(job, wanted):
+            outdated.append(ChildRef("Job", wanted["metadata"]["name"]))
+    return replace(decision, suspend=suspend, delete=tuple(outdated))
+
+
+def _hold(
+    view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, problem: Problem, settings: Settings
+) -> Decision:
+    """Something is not there yet: say so at once, and give up after the start deadline."""
+    new = job_status.troubled(view, old, problem)
+    if clock.age(new.start_time, view.now) > spec.start_deadline_seconds:
+        late = f"{problem.message} (given up after startDeadlineSeconds={spec.start_deadline_seconds})"
+        return _end(view, old, Problem(problem.reason, late), settings)
+    return replace(_write(view, old, new), again=RETRY)
+
+
+def _publish(
+    view: JobView,
+    old: DreamBoothJobStatus,
+    spec: DreamBoothJobSpec,
+    result: TrainResult | None,
+    settings: Settings,
+) -> Decision:
+    """The training is over: record it, roll the model out, and only when the model is there, be done."""
+    new = job_status.trained(view, old, result, settings) if result else old
+    if new.artifact is None:
+        below = (result and result.below_gate) or "the training published no artifact"
+        return _end(view, new, Problem(Reason.BELOW_GATE, below), settings, before=old)
+    if problem := _conflict(view, spec):
+        return _end(view, new, problem, settings, before=old)
+    model = manifests_job.personalized_model(view.body, spec, new.artifact)
+    if view.model and not view.model["metadata"].get("deletionTimestamp") and drift.covers(view.model, model):
+        return _write(view, old, job_status.succeeded(view, new), again=LINGER)
+    return replace(_write(view, old, job_status.publishing(view, new)), apply=(model,), again=RETRY)
+
+
+def _conflict(view: JobView, spec: DreamBoothJobSpec) -> Problem | None:
+    """A model of the name that no job made is not ours to overwrite; one that a job made is a new version's to take."""
+    found = view.model
+    if found is None or found["metadata"].get("labels", {}).get(names.LABEL_MANAGED_BY) == names.MANAGER:
+        return None
+    return Problem(
+        Reason.NAME_CONFLICT,
+        f"the PersonalizedModel {spec.publish.name} exists and no DreamBoothJob made it: delete it, publish under "
+        f"another name, or label it {names.LABEL_MANAGED_BY}={names.MANAGER} to have it replaced",
+    )
+
+
+def _end(
+    view: JobView,
+    old: DreamBoothJobStatus,
+    problem: Problem,
+    settings: Settings,
+    before: DreamBoothJobStatus | None = None,
+) -> Decision:
+    """The job has failed for good; what still runs is stopped, what it wrote in its logs is kept."""
+    restarts = job_results.restarts(view, old)
+    prior = old.prior or job_results.prior(view)
+    known = old.model_copy(update={"restarts": restarts, "prior": prior})
+    return replace(_write(view, before or old, job_status.failed(view, known, problem)), suspend=_still_going(view))
+
+
+def _after_the_end(view: JobView, old: DreamBoothJobStatus) -> Decision:
+    """A finished job never runs again, whatever becomes of its children. They go after the TTL."""
+    since = clock.age(old.completion_time, view.now)
+    ttl = (view.body.get("spec") or {}).get("ttlSecondsAfterFinished")
+    if isinstance(ttl, int) and since >= ttl:
+        return Decision(delete=tuple(view.children))
+    linger = LINGER if old.phase == Phase.SUCCEEDED else 0.0
+    stop = _still_going(view) if since >= linger else ()
+    pending = [linger - since] if _still_going(view) and not stop else []
+    pending += [ttl - since] if isinstance(ttl, int) and view.children else []
+    return Decision(suspend=stop, again=max(0.5, min(pending)) if pending else None)
+
+
+def _still_going(view: JobView) -> tuple[tuple[str, bool], ...]:
+    """Jobs to suspend."""
+    return tuple(
+        (job["metadata"]["name"], True)
+        for job in _jobs(view)
+        if job and not causes.finished(job) and not job_results.suspended(job)
+    )
+
+
+def _jobs(view: JobView) -> tuple[Body | None, Body | None]:
+    return view.child("Job", names.prepare_job(view.name)), view.child("Job", names.training(view.name))
+
+
+def _final(view: JobView, old: DreamBoothJobStatus) -> bool:
+    return bool(old.phase and old.phase.final)
+
+
+def _write(view: JobView, old: DreamBoothJobStatus, new: DreamBoothJobStatus, again: float | None = None) -> Decision:
+    return Decision(told=statuses.job_events(old, new), status=statuses.changed(new, view), again=again)

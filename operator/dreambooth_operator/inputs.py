@@ -1,0 +1,48 @@
+"""What must be in the namespace before anything is started, and whether it is there."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dreambooth_api import names
+from dreambooth_api.job import DreamBoothJobSpec
+from dreambooth_api.reasons import Reason
+from dreambooth_api.uris import parse_uri
+from dreambooth_operator.cluster import Cluster
+from dreambooth_operator.manifests_job import input_claims
+from dreambooth_operator.views import Problem
+
+
+class Need(NamedTuple):
+    """An object that pods mount."""
+
+    kind: str
+    name: str
+    reason: Reason
+    purpose: str
+
+
+STORE = Need("Secret", names.STORE_SECRET, Reason.SECRET_NOT_FOUND, "it says where the store is, and its keys")
+
+
+def needs(spec: DreamBoothJobSpec) -> Iterator[Need]:
+    """What a job needs; pods that mount what is not there would hang without a word."""
+    yield STORE
+    if spec.base_model.secret_ref:
+        purpose = "baseModel.secretRef names it"
+        yield Need("Secret", spec.base_model.secret_ref.name, Reason.SECRET_NOT_FOUND, purpose)
+    images = parse_uri(spec.subject.images.uri)
+    if images.scheme == "configMap":
+        yield Need("ConfigMap", images.authority, Reason.DATASET_NOT_FOUND, "subject.images.uri names it")
+    for claim in sorted(input_claims(spec)):
+        of_images = images.scheme == "pvc" and images.authority == claim
+        reason = Reason.DATASET_NOT_FOUND if of_images else Reason.BASE_MODEL_NOT_FOUND
+        yield Need("PersistentVolumeClaim", claim, reason, "a pvc:// URI of the job names it")
+
+
+async def missing(cluster: Cluster, namespace: str, wanted: Iterator[Need]) -> Problem | None:
+    """The first thing that is not there. Raises ApiFault."""
+    for need in wanted:
+        if await cluster.find(need.kind, namespace, need.name) is None:
+            message = f"there is no {need.kind} {need.name} in the namespace {namespace}: {need.purpose}"
+            return Problem(need.reason, message)
+    return None

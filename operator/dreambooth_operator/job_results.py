@@ -1,0 +1,163 @@
+"""What a job's pods and Jobs say about how it stands. Pure."""
+
+from dreambooth_api import names
+from dreambooth_api.job import DreamBoothJobSpec, DreamBoothJobStatus, PriorStatus
+from dreambooth_api.reasons import Phase, Reason
+from dreambooth_api.result import PrepareResult, TrainResult, load_result
+from dreambooth_operator import causes, clock, drift
+from dreambooth_operator.manifests_job import COMPLETION_INDEX
+from dreambooth_operator.views import Body, JobView, Problem
+
+# A Job without pods for so long is not let make any, seconds.
+NO_PODS = 15.0
+# How long the pods' own words may lag behind the Job controller's verdict, seconds.
+LAG = 10.0
+WAIT = Problem(Reason.RUNNING, "the pods' last words are on their way")
+
+
+def rank(pod: Body) -> int:
+    """The pod's index in its Indexed Job; 0 for a pod of a plain Job."""
+    metadata = pod["metadata"]
+    found = metadata.get("annotations", {}).get(COMPLETION_INDEX, metadata.get("labels", {}).get(COMPLETION_INDEX, 0))
+    return int(found)
+
+
+def train_result(view: JobView) -> TrainResult | None:
+    """What rank 0 said when it was done."""
+    for pod in view.train_pods:
+        ended = causes.terminated(pod)
+        if rank(pod) == 0 and ended and ended.get("exitCode") == 0:
+            result = load_result(ended.get("message") or "")
+            if isinstance(result, TrainResult):
+                return result
+    return None
+
+
+def prior(view: JobView) -> PriorStatus | None:
+    """The class images that the prepare pod reported."""
+    for pod in view.prepare_pods:
+        result = load_result((causes.terminated(pod) or {}).get("message") or "")
+        if isinstance(result, PrepareResult) and result.prior:
+            return result.prior
+    return None
+
+
+def training_phase(view: JobView, old: DreamBoothJobStatus) -> Phase:
+    """Training, or what rank 0 says it is at; a phase once reached is not left for want of an answer."""
+    said = view.report.phase if view.report else old.phase
+    return said if said in (Phase.SCORING, Phase.PUBLISHING) else Phase.TRAINING
+
+
+def restarts(view: JobView, old: DreamBoothJobStatus) -> int:
+    """Training pods that took another's place: those seen to, and those still to be seen beside their predecessors."""
+    indexes = [rank(pod) for pod in view.train_pods]
+    return max(old.restarts, view.restarts, len(indexes) - len(set(indexes)))
+
+
+def suspended(job: Body | None) -> bool:
+    """Whether a Job is told to have no pods."""
+    return bool(job and job.get("spec", {}).get("suspend"))
+
+
+def over_and_done(pod: Body) -> bool:
+    """Whether a pod holds no resources any more."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def outdated(job: Body, wanted: Body) -> bool:
+    """Whether a Job was made from another manifest."""
+    return drift.stamp_of(job) != drift.stamp_of(wanted)
+
+
+def over(view: JobView, spec: DreamBoothJobSpec) -> Problem | None:
+    """Why the job cannot go on: a Job of it failed, or its time is up. WAIT: it failed, the pods' cause is to come."""
+    jobs = (
+        (view.child("Job", names.prepare_job(view.name)), view.prepare_pods),
+        (view.child("Job", names.training(view.name)), view.train_pods),
+    )
+    for job, pods in jobs:
+        if problem := causes.job_failure(job, pods):
+            verdict = causes.condition(job or {}, "Failed") or causes.condition(job or {}, "FailureTarget")
+            unheard = causes.failure(pods) is None and problem.reason == Reason.BACKOFF_LIMIT_EXCEEDED
+            if unheard and clock.age(verdict.get("lastTransitionTime"), view.now) < LAG:
+                return WAIT
+            return problem
+    if _without_result(view):
+        return Problem(Reason.RESULT_LOST, "rank 0 ended well but left no result: see its log")
+    deadline = spec.active_deadline_seconds
+    if deadline and sum(_active_seconds(job, view) for job, _ in jobs) > deadline:
+        return Problem(Reason.DEADLINE_EXCEEDED, f"the job ran longer than activeDeadlineSeconds={deadline}")
+    return None
+
+
+def _without_result(view: JobView) -> bool:
+    """Rank 0's pod is there, ended with 0, and its message is no result: a restart would end the same way."""
+    pods = [pod for pod in view.train_pods if rank(pod) == 0 and pod.get("status", {}).get("phase") == "Succeeded"]
+    ended = [causes.terminated(pod) for pod in pods]
+    return any(e and e.get("exitCode") == 0 and not load_result(e.get("message") or "") for e in ended)
+
+
+def _active_seconds(job: Body | None, view: JobView) -> float:
+    """How long a Job has been, or was, under way; a suspended one is not."""
+    status = (job or {}).get("status", {})
+    begun = clock.parse(status.get("startTime"))
+    if begun is None or suspended(job):
+        return 0.0
+    return ((clock.parse(status.get("completionTime")) or view.now) - begun).total_seconds()
+
+
+def obstacle(view: JobView, pods: tuple[Body, ...]) -> Problem | None:
+    """What is in the way of the running Job; None when all is well."""
+    alive = [pod for pod in pods if not over_and_done(pod) and not causes.leaving(pod)]
+    for pod in alive:
+        if problem := causes.waiting_problem(pod):
+            return problem
+    failed = [pod for pod in pods if pod.get("status", {}).get("phase") == "Failed"]
+    present = {rank(pod) for pod in pods if pod not in failed}
+    if all(map(causes.running, alive)) and all(rank(pod) in present for pod in failed):
+        return None if pods else _no_pods(view)
+    # The pods that replace the failed ones are not all up yet.
+    return causes.failure(failed)
+
+
+def _no_pods(view: JobView) -> Problem | None:
+    for job in _unfinished(view):
+        name = job["metadata"]["name"]
+        without = not view.train_pods if name == names.training(view.name) else not view.prepare_pods
+        if without and clock.age(_begun(job), view.now) > NO_PODS:
+            message = f"the Job {name} is not let make pods: a quota or an admission rule refuses them; "
+            return Problem(Reason.UNSCHEDULABLE, message + f"see `kubectl describe job {name}`")
+    return None
+
+
+def _unfinished(view: JobView) -> list[Body]:
+    jobs = (view.child("Job", names.training(view.name)), view.child("Job", names.prepare_job(view.name)))
+    return [job for job in jobs if job and not causes.finished(job) and not suspended(job)]
+
+
+def _begun(job: Body) -> str | None:
+    return job.get("status", {}).get("startTime") or job["metadata"].get("creationTimestamp")
+
+
+def waited(view: JobView) -> float:
+    """Seconds that pods have not started, or not even been made."""
+    pods = (*view.prepare_pods, *view.train_pods)
+    since = [_begun(job) for job in _unfinished(view)] if _no_pods(view) else []
+    return max([causes.longest_wait(pods, view.now), *(clock.age(begun, view.now) for begun in since)])
+
+
+def gave_up(view: JobView, spec: DreamBoothJobSpec) -> Problem:
+    """The cause of pods that did not start in time."""
+    pods = (*view.prepare_pods, *view.train_pods)
+    waiting = (causes.waiting_problem(pod) for pod in pods if not causes.leaving(pod))
+    known = next((problem for problem in waiting if problem), None) or _no_pods(view)
+    late = f"not started within startDeadlineSeconds={spec.start_deadline_seconds}"
+    if known is None:
+        return Problem(Reason.START_DEADLINE_EXCEEDED, f"pods have {late}")
+    return Problem(known.reason, f"{known.message} ({late})")
+
+
+def name_taken(kind: str, name: str) -> Problem:
+    """Somebody else has the name of a child."""
+    message = f"the {kind} {name} exists and is not this job's: delete it, or give the job another name"
+    return Problem(Reason.NAME_CONFLICT, message)

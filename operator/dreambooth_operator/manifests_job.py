@@ -1,0 +1,197 @@
+"""A job's children: ConfigMap, prepare Job, headless Service, Indexed training Job; and the model it makes. Pure."""
+
+import json
+from typing import Any
+
+from dreambooth_api import exits, names
+from dreambooth_api.job import ArtifactStatus, DreamBoothJobSpec
+from dreambooth_api.uris import CONFIG_MAP_ROOT, PVC_ROOT, parse_uri
+from dreambooth_operator import manifests, pods
+from dreambooth_operator.drift import stamped
+from dreambooth_operator.settings import Settings
+from dreambooth_operator.views import Body
+
+GRACE_SECONDS = 60
+COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+
+
+def config_map(body: Body, spec: DreamBoothJobSpec) -> Body:
+    """The whole job as the trainer reads it."""
+    metadata = {key: body["metadata"].get(key) for key in ("namespace", "name", "uid", "generation")}
+    job = {"apiVersion": names.API_VERSION, "kind": names.JOB_KIND, "metadata": metadata, "spec": spec.to_dict()}
+    name = names.job_config_map(metadata["name"])
+    return {
+        **_child("v1", "ConfigMap", name, body, None),
+        "data": {names.JOB_KEY: json.dumps(job, indent=1, sort_keys=True)},
+    }
+
+
+def prepare_job(body: Body, spec: DreamBoothJobSpec, settings: Settings) -> Body:
+    """One pod that checks the input and draws the class images."""
+    container = _container(names.COMPONENT_PREPARE, "prepare", spec, settings, processes=1)
+    name = names.prepare_job(body["metadata"]["name"])
+    return _job(name, body, spec, names.COMPONENT_PREPARE, container, nodes=None)
+
+
+def service(body: Body) -> Body:
+    """DNS names for the training pods, from the moment they exist: rank 0 waits for its peers before it is ready."""
+    name, job = names.training(body["metadata"]["name"]), body["metadata"]["name"]
+    return {
+        **_child("v1", "Service", name, body, names.COMPONENT_TRAIN),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {names.LABEL_JOB: job, names.LABEL_COMPONENT: names.COMPONENT_TRAIN},
+            "ports": [
+                {"name": "master", "port": names.MASTER_PORT, "targetPort": names.MASTER_PORT, "protocol": "TCP"},
+                {"name": "metrics", "port": names.TRAINER_PORT, "targetPort": names.TRAINER_PORT, "protocol": "TCP"},
+            ],
+        },
+    }
+
+
+def train_job(body: Body, spec: DreamBoothJobSpec, settings: Settings) -> Body:
+    """One pod a node, each with its ranks."""
+    metadata, topology = body["metadata"], spec.topology
+    container = _container(names.COMPONENT_TRAIN, "launch", spec, settings, topology.ranks_per_node)
+    rank = {"fieldRef": {"fieldPath": f"metadata.annotations['{COMPLETION_INDEX}']"}}
+    container["env"] += [
+        {"name": "PET_NNODES", "value": str(topology.nodes)},
+        {"name": "PET_NPROC_PER_NODE", "value": str(topology.ranks_per_node)},
+        {"name": "PET_NODE_RANK", "valueFrom": rank},
+        {"name": "PET_MASTER_ADDR", "value": names.master_address(metadata["name"], metadata["namespace"])},
+        {"name": "PET_MASTER_PORT", "value": str(names.MASTER_PORT)},
+    ]
+    name = names.training(metadata["name"])
+    return _job(name, body, spec, names.COMPONENT_TRAIN, container, nodes=topology.nodes)
+
+
+def personalized_model(body: Body, spec: DreamBoothJobSpec, artifact: ArtifactStatus) -> Body:
+    """The model that rolls the result out. The job does not own it: it outlives the job."""
+    serving = spec.publish.serving
+    secret = spec.base_model.secret_ref
+    metadata: Body = {
+        "name": spec.publish.name,
+        "namespace": body["metadata"]["namespace"],
+        "labels": manifests.labels(names.LABEL_JOB, body["metadata"]["name"]),
+    }
+    if secret:
+        metadata["annotations"] = {names.ANNOTATION_BASE_SECRET: secret.name}
+    base = parse_uri(spec.base_model.uri)
+    if base.scheme == "pvc":
+        claims = {f"{PVC_ROOT}/{base.authority}": base.authority, **serving.template.volume_claims}
+        template = serving.template.model_copy(update={"volume_claims": claims})
+        serving = serving.model_copy(update={"template": template})
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.MODEL_KIND,
+        "metadata": metadata,
+        "spec": {"artifact": {"uri": artifact.uri, "digest": artifact.digest}, "serving": serving.to_dict()},
+    }
+
+
+def _child(api_version: str, kind: str, name: str, body: Body, component: str | None) -> Body:
+    own = manifests.labels(names.LABEL_JOB, body["metadata"]["name"], component)
+    return manifests.child(api_version, kind, name, names.JOB_KIND, body, own)
+
+
+def _container(
+    component: str, command: str, spec: DreamBoothJobSpec, settings: Settings, processes: int
+) -> dict[str, Any]:
+    secret = spec.base_model.secret_ref
+    gpus = spec.topology.gpus_per_node if component == names.COMPONENT_TRAIN else min(1, spec.topology.gpus_per_node)
+    return {
+        "name": component,
+        "image": settings.trainer_image,
+        "imagePullPolicy": settings.pull_policy,
+        "command": ["python", "-m", "dreambooth_trainer", command, "--job", names.JOB_FILE],
+        "ports": [{"name": "metrics", "containerPort": names.TRAINER_PORT, "protocol": "TCP"}],
+        "env": [
+            *pods.common_env(spec.topology.template, processes),
+            {"name": names.ENV_IMAGE, "value": settings.trainer_image},
+            *pods.token_env(secret.name if secret else None),
+        ],
+        "resources": {"limits": {pods.GPU: gpus}} if gpus else {},
+        "volumeMounts": [pods.STORE_MOUNT, {"name": "job", "mountPath": names.JOB_DIR, "readOnly": True}],
+    }
+
+
+def _job(name: str, body: Body, spec: DreamBoothJobSpec, component: str, container: Body, nodes: int | None) -> Body:
+    """`nodes`: None for a plain Job of one pod, else an Indexed one."""
+    job = body["metadata"]["name"]
+    volumes, mounts = input_volumes(body, spec)
+    container["volumeMounts"] = [*container["volumeMounts"], *mounts]
+    if nodes is not None and spec.topology.ranks_per_node > 1:
+        # Ranks of one pod exchange data through shared memory; the default of 64 MiB is too little.
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
+        container["volumeMounts"].append({"name": "shm", "mountPath": "/dev/shm"})
+    template = pods.pod_template(
+        container,
+        spec.topology.template,
+        labels=manifests.labels(names.LABEL_JOB, job, component),
+        annotations=pods.scrape_annotations(names.TRAINER_PORT) if nodes is not None else {},
+        volumes=volumes,
+        grace_seconds=GRACE_SECONDS,
+        extra={"restartPolicy": "Never"} | ({"subdomain": name} if nodes is not None else {}),
+    )
+    indexed: Body = {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes} if nodes else {}
+    deadline = spec.active_deadline_seconds
+    return stamped({
+        **_child("batch/v1", "Job", name, body, component),
+        "spec": {
+            **(indexed or {"completions": 1, "parallelism": 1}),
+            "backoffLimit": backoff_limit(spec.backoff_limit, nodes or 1),
+            "podReplacementPolicy": "Failed",
+            "podFailurePolicy": failure_policy(component),
+            "suspend": False,
+            **({"activeDeadlineSeconds": deadline} if deadline else {}),
+            "template": template,
+        },
+    })  # fmt: skip
+
+
+def backoff_limit(incidents: int, nodes: int) -> int:
+    """Pod failures that `incidents` may cost: a rank that dies takes its peers along, and each of them counts as one.
+
+    Peers count (exit PEER_LOST) because a gang that only ever loses each other must come to an end, too.
+    """
+    return incidents * nodes
+
+
+def failure_policy(container: str) -> Body:
+    """What a retry cannot mend ends the Job; what was no failure does not count; the rest counts."""
+    permanent = sorted(int(code) for code in exits.PERMANENT)
+    saved = [int(exits.ExitCode.SAVED_ON_SIGTERM)]
+    return {
+        "rules": [
+            {
+                "action": "FailJob",
+                "onExitCodes": {"containerName": container, "operator": "In", "values": permanent},
+            },
+            {"action": "Ignore", "onExitCodes": {"containerName": container, "operator": "In", "values": saved}},
+            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        ]
+    }
+
+
+def input_volumes(body: Body, spec: DreamBoothJobSpec) -> tuple[list[Body], list[Body]]:
+    """Volumes and mounts of the store's Secret, the job's file, and of all that `pvc://` and `configMap://` name."""
+    job_file = {"name": "job", "configMap": {"name": names.job_config_map(body["metadata"]["name"])}}
+    volumes: list[Body] = [pods.STORE_VOLUME, job_file]
+    mounts: list[Body] = []
+    for i, claim in enumerate(sorted(input_claims(spec))):
+        source = {"claimName": claim, "readOnly": True}
+        volumes.append({"name": f"input-{i}", "persistentVolumeClaim": source})
+        mounts.append({"name": f"input-{i}", "mountPath": f"{PVC_ROOT}/{claim}", "readOnly": True})
+    images = parse_uri(spec.subject.images.uri)
+    if images.scheme == "configMap":
+        volumes.append({"name": "images", "configMap": {"name": images.authority}})
+        mount = {"name": "images", "mountPath": f"{CONFIG_MAP_ROOT}/{images.authority}", "readOnly": True}
+        mounts.append(mount)
+    return volumes, mounts
+
+
+def input_claims(spec: DreamBoothJobSpec) -> set[str]:
+    """The claims that the job reads from."""
+    uris = (spec.base_model.uri, spec.subject.images.uri, spec.scoring.clip, spec.scoring.dino)
+    return {parse_uri(uri).authority for uri in uris if uri and parse_uri(uri).scheme == "pvc"}

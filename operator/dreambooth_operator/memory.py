@@ -1,0 +1,66 @@
+"""What the operator remembers of an object beyond the caches. All of it may be lost: a restart begins without."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from dreambooth_api.result import Report
+from dreambooth_operator.views import Body, ChildRef
+
+
+@dataclass
+class Memory:
+    """Of one object, by its uid."""
+
+    # The object as the last status write returned it: newer than the cache until the watch catches up.
+    written: Body | None = None
+    settled: set[tuple[ChildRef, str, Any]] = field(default_factory=set)
+    report: Report | None = None
+    # When the trainer was asked last, on the monotonic clock.
+    asked: float = float("-inf")
+    # Training pods seen so far, by uid, with their indexes; and how many restarts that makes.
+    pods: dict[str, int] = field(default_factory=dict)
+    restarts: int | None = None
+
+    def newest(self, cached: Body) -> Body:
+        """The cached object, unless the one we wrote is newer."""
+        if self.written and _version(self.written) > _version(cached):
+            return self.written
+        self.written = None
+        return cached
+
+    def count_restarts(self, seen: dict[str, int], known: int) -> int:
+        """Restarts in all: `known` when this memory began, and one for every pod (uid → index) that took the place of
+        one that was seen before, also of one that is gone without a trace."""
+        had = set(self.pods.values())
+        replaced = sum(1 for uid, index in seen.items() if uid not in self.pods and index in had)
+        self.pods.update(seen)
+        self.restarts = (known if self.restarts is None else self.restarts) + replaced
+        return self.restarts
+
+
+class Memories:
+    """By uid: an object that was made anew under its old name is another one."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, Memory] = {}
+
+    def of(self, uid: str) -> Memory:
+        """The memory of an object; empty at first."""
+        return self._of.setdefault(uid, Memory())
+
+    def keep(self, uids: set[str]) -> None:
+        """Forget all others."""
+        for uid in self._of.keys() - uids:
+            del self._of[uid]
+
+    def forget(self, uid: str) -> None:
+        """Forget one."""
+        self._of.pop(uid, None)
+
+
+def _version(body: Body) -> int:
+    # Resource versions of one kind are comparable (KEP-5504).
+    try:
+        return int(body["metadata"].get("resourceVersion", 0))
+    except ValueError:
+        return 0

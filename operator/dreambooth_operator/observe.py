@@ -1,0 +1,97 @@
+"""Observing: an object and its surroundings from the caches and the memory. No I/O, nothing is decided."""
+
+from datetime import datetime
+
+from dreambooth_api import names
+from dreambooth_operator import job_results
+from dreambooth_operator.caches import Caches
+from dreambooth_operator.memory import Memory
+from dreambooth_operator.views import Body, ChildRef, JobView, ModelView
+
+
+def observe_job(caches: Caches, memory: Memory, cached: Body, now: datetime) -> JobView:
+    """A job as the caches have it; inputs and report are looked up by the caller."""
+    body = memory.newest(cached)
+    namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+    refs = (
+        ChildRef("ConfigMap", names.job_config_map(name)),
+        ChildRef("Job", names.prepare_job(name)),
+        ChildRef("Service", names.training(name)),
+        ChildRef("Job", names.training(name)),
+    )
+    children, leaving, foreign = _children(caches, body, names.JOB_KIND, refs)
+    pods = caches.pods(namespace, names.LABEL_JOB, name)
+    prepare, train = (_pods_of(pods, children.get(ref)) for ref in (refs[1], refs[3]))
+    publish = ((body.get("spec") or {}).get("publish") or {}).get("name")
+    return JobView(
+        body=body,
+        now=now,
+        children=children,
+        leaving=leaving,
+        foreign=foreign,
+        settled=frozenset(memory.settled),
+        prepare_pods=prepare,
+        train_pods=train,
+        model=caches.get(names.MODEL_KIND, namespace, publish) if publish else None,
+        restarts=_restarts(memory, body, train),
+    )
+
+
+def observe_model(caches: Caches, memory: Memory, cached: Body, now: datetime) -> ModelView:
+    """A model as the caches have it; inputs are looked up by the caller."""
+    body = memory.newest(cached)
+    namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+    endpoint = names.endpoint(name)
+    refs = tuple(ChildRef(kind, endpoint) for kind in ("Service", "Deployment", "HorizontalPodAutoscaler"))
+    children, leaving, foreign = _children(caches, body, names.MODEL_KIND, refs)
+    job = ((body.get("spec") or {}).get("jobRef") or {}).get("name")
+    return ModelView(
+        body=body,
+        now=now,
+        children=children,
+        leaving=leaving,
+        foreign=foreign,
+        settled=frozenset(memory.settled),
+        pods=tuple(caches.pods(namespace, names.LABEL_MODEL, name)),
+        job=caches.get(names.JOB_KIND, namespace, job) if job else None,
+    )
+
+
+def _children(
+    caches: Caches, body: Body, kind: str, refs: tuple[ChildRef, ...]
+) -> tuple[dict[ChildRef, Body], frozenset[ChildRef], frozenset[ChildRef]]:
+    """Ours; those on their way out (an earlier owner's of the same name are, too); and those of somebody else."""
+    ours, leaving, foreign = {}, set(), set()
+    for ref in refs:
+        live = caches.get(ref.kind, body["metadata"]["namespace"], ref.name)
+        if live is None:
+            continue
+        owners = live["metadata"].get("ownerReferences") or []
+        if any(owner.get("uid") == body["metadata"]["uid"] for owner in owners):
+            if live["metadata"].get("deletionTimestamp"):
+                leaving.add(ref)
+            else:
+                ours[ref] = live
+        elif any((owner.get("kind"), owner.get("name")) == (kind, body["metadata"]["name"]) for owner in owners):
+            leaving.add(ref)
+        else:
+            foreign.add(ref)
+    return ours, frozenset(leaving), frozenset(foreign)
+
+
+def _pods_of(pods: list[Body], job: Body | None) -> tuple[Body, ...]:
+    """A Job's pods by their owner: a label anyone may write."""
+    if job is None:
+        return ()
+    uid = job["metadata"]["uid"]
+    owned = ((pod, pod["metadata"].get("ownerReferences") or []) for pod in pods)
+    return tuple(pod for pod, owners in owned if any(owner.get("uid") == uid for owner in owners))
+
+
+def _restarts(memory: Memory, body: Body, pods: tuple[Body, ...]) -> int:
+    if (body.get("spec") or {}).get("suspend"):
+        # Pods that a suspension ends are replaced when it is over; that is no restart.
+        memory.pods.clear()
+        return memory.restarts or 0
+    seen = {pod["metadata"]["uid"]: job_results.rank(pod) for pod in pods}
+    return memory.count_restarts(seen, (body.get("status") or {}).get("restarts", 0))

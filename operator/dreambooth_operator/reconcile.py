@@ -1,0 +1,189 @@
+"""Observe, decide, apply, report: the one way in which anything is ever changed."""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TypeVar
+
+import aiohttp
+
+from dreambooth_api import names
+from dreambooth_api.parse import InvalidResource, parse_job
+from dreambooth_api.reasons import Phase, Reason
+from dreambooth_api.result import Report
+from dreambooth_operator import causes, decide_job, decide_model, drift, inputs, job_results, metrics, progress
+from dreambooth_operator.caches import Caches
+from dreambooth_operator.cluster import ApiFault, Cluster
+from dreambooth_operator.events import event
+from dreambooth_operator.memory import Memories, Memory
+from dreambooth_operator.observe import observe_job, observe_model
+from dreambooth_operator.queue import WorkQueue
+from dreambooth_operator.settings import Settings
+from dreambooth_operator.views import Body, ChildRef, Decision, JobView, Key, ModelView, Problem, View
+
+# However quiet it is, everything is looked at again after this, seconds: without an API call where all is well.
+RESYNC = 600.0
+POLL = 10.0
+# The API server refuses for good: what is wrong is in the object that it was asked to take.
+FOR_GOOD = (400, 422)
+NOT_NOW = (403,)
+
+logger = logging.getLogger(__name__)
+V = TypeVar("V", bound=View)
+
+
+class Reconciler:
+    """Reconciles objects by their keys."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        caches: Caches,
+        settings: Settings,
+        queue: WorkQueue[Key],
+        session: aiohttp.ClientSession,
+    ) -> None:
+        self._cluster, self._caches, self._settings, self._queue = cluster, caches, settings, queue
+        self._session = session
+        self._memories = Memories()
+
+    def forget(self, uid: str) -> None:
+        """An object is gone; another one may have its name already."""
+        self._memories.forget(uid)
+
+    async def reconcile(self, key: Key) -> None:
+        """Bring one object to where it should be. Raises ApiFault when the API server does not let it, for now."""
+        body = self._caches.get(key.kind, key.namespace, key.name)
+        if body is None:
+            self._queue.forget(key)
+            return
+        with metrics.RECONCILES.labels(key.kind).time():
+            try:
+                await (self._job if key.kind == names.JOB_KIND else self._model)(body)
+            except ApiFault as e:
+                metrics.ERRORS.labels(key.kind, str(e.status)).inc()
+                raise
+            except Exception as e:
+                metrics.ERRORS.labels(key.kind, type(e).__name__).inc()
+                raise
+
+    async def _job(self, body: Body) -> None:
+        memory = self._memories.of(body["metadata"]["uid"])
+        view = observe_job(self._caches, memory, body, datetime.now(UTC))
+        view = replace(view, missing=await self._missing_for_job(view), report=await self._report(view, memory))
+        decision = decide_job.decide_job(view, self._settings)
+
+        def refused(problem: Problem, final: bool) -> Decision:
+            return decide_job.refused(view, self._settings, problem, final)
+
+        await self._carry_out(names.JOB_KIND, view, memory, decision, refused)
+
+    async def _model(self, body: Body) -> None:
+        memory = self._memories.of(body["metadata"]["uid"])
+        view = observe_model(self._caches, memory, body, datetime.now(UTC))
+        view = replace(view, missing=await self._missing_for_model(view))
+        decision = decide_model.decide_model(view, self._settings)
+        await self._carry_out(
+            names.MODEL_KIND, view, memory, decision, lambda problem, final: decide_model.refused(view, problem)
+        )
+
+    async def _missing_for_job(self, view: JobView) -> Problem | None:
+        """Looked up only as long as nothing was started: afterwards the pods themselves say what they lack."""
+        phase = (view.body.get("status") or {}).get("phase")
+        begun = view.child("Job", names.prepare_job(view.name)) or view.child("Job", names.training(view.name))
+        if view.deleted or begun or phase in {Phase.SUCCEEDED, Phase.FAILED}:
+            return None
+        try:
+            spec = parse_job({key: view.body.get(key) for key in ("metadata", "spec")}).spec
+        except InvalidResource:
+            return None
+        if spec.suspend:
+            return None
+        return await inputs.missing(self._cluster, view.namespace, inputs.needs(spec))
+
+    async def _missing_for_model(self, view: ModelView) -> Problem | None:
+        if view.deleted or view.children:
+            return None
+        return await inputs.missing(self._cluster, view.namespace, iter([inputs.STORE]))
+
+    async def _report(self, view: JobView, memory: Memory) -> Report | None:
+        """What the trainer says, asked at most every ten seconds; None when none runs."""
+        pods = [pod for pod in (*view.train_pods, *view.prepare_pods) if causes.running(pod)]
+        address = next((pod["status"].get("podIP") for pod in pods if job_results.rank(pod) == 0), None)
+        if not address or view.deleted:
+            memory.report = None
+        elif time.monotonic() - memory.asked >= POLL - 0.5:
+            memory.asked = time.monotonic()
+            memory.report = await progress.ask(self._session, address) or memory.report
+        return memory.report
+
+    async def _carry_out(
+        self,
+        kind: str,
+        view: View,
+        memory: Memory,
+        decision: Decision,
+        refused: Callable[[Problem, bool], Decision],
+    ) -> None:
+        """Events, status, children: told again they are the same; and no child is made before its job's spec is
+        frozen by the status."""
+        await self._report_status(kind, view, memory, decision)
+        try:
+            for manifest in decision.apply:
+                await self._apply(view, memory, manifest)
+        except _Refused as e:
+            decision = refused(e.problem, e.final)
+            logger.warning("%s %s/%s: %s", kind, view.namespace, view.name, e.problem.message)
+            await self._report_status(kind, view, memory, decision)
+        for name, value in decision.suspend:
+            await self._cluster.suspend(view.namespace, name, value)
+        for ref in decision.delete:
+            if live := view.children.get(ref):
+                await self._cluster.delete(ref.kind, view.namespace, ref.name, live["metadata"]["uid"])
+        again = RESYNC if decision.again is None else decision.again
+        self._queue.add(Key(kind, view.namespace, view.name), after=again)
+
+    async def _report_status(self, kind: str, view: View, memory: Memory, decision: Decision) -> None:
+        if decision.status is None:
+            return
+        for told in decision.told:
+            await self._cluster.tell(event(kind, view, told))
+        try:
+            memory.written = await self._cluster.apply_status(kind, view.body, decision.status)
+        except ApiFault as e:
+            # Deleted, or deleted and made anew, meanwhile: its own event is on the way.
+            if e.status not in (404, 409):
+                raise
+
+    async def _apply(self, view: View, memory: Memory, manifest: Body) -> None:
+        """Apply a child. Raises _Refused, or ApiFault when trying again may help."""
+        ref = ChildRef(manifest["kind"], manifest["metadata"]["name"])
+        try:
+            if ref not in view.children and ref.kind != names.MODEL_KIND:
+                await self._check_unclaimed(view, ref)
+            live = await self._cluster.apply(manifest)
+        except ApiFault as e:
+            if e.status in FOR_GOOD:
+                raise _Refused(Problem(Reason.INVALID_SPEC, f"{ref.kind} {ref.name}: {e.message}"), True) from e
+            if e.status in NOT_NOW:
+                raise _Refused(Problem(Reason.UNSCHEDULABLE, f"{ref.kind} {ref.name}: {e.message}"), False) from e
+            raise
+        memory.settled = {entry for entry in memory.settled if entry[0] != ref}
+        memory.settled.add((ref, drift.digest(manifest), drift.version(live)))
+
+    async def _check_unclaimed(self, view: View, ref: ChildRef) -> None:
+        """An apply would take over an object of somebody else's, and our owner reference would delete it with us."""
+        found = await self._cluster.find(ref.kind, view.namespace, ref.name)
+        owners = (found or {}).get("metadata", {}).get("ownerReferences") or []
+        if found and not any(owner.get("uid") == view.uid for owner in owners):
+            raise _Refused(job_results.name_taken(ref.kind, ref.name), True)
+
+
+class _Refused(Exception):
+    """The API server takes a child not: for good, or for now."""
+
+    def __init__(self, problem: Problem, final: bool) -> None:
+        super().__init__(problem.message)
+        self.problem, self.final = problem, final

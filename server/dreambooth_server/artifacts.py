@@ -1,0 +1,88 @@
+"""A subject's artifact: fetched, verified, and its card."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from dreambooth_api.artifact import Manifest, ModelCard, short_digest
+from dreambooth_api.job import MethodType
+from dreambooth_api.names import MANIFEST, MODEL_CARD
+from dreambooth_api.reasons import Reason
+from dreambooth_server.download import download
+from dreambooth_server.faults import LoadFault
+from dreambooth_server.settings import BASE_MODEL, Places, SubjectSource
+from dreambooth_server.sources import FolderSource, NotThere, Source, SourceError, open_source
+from dreambooth_server.verify import Unverified, check_files, check_manifest, check_nothing_else
+
+LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
+UNET_FOLDER, TEXT_ENCODER_FOLDER = "unet", "text_encoder"
+_FAMILIES = ("sd",)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A verified subject on this machine's disk."""
+
+    name: str
+    """What `model` calls it."""
+    folder: Path
+    digest: str
+    """`sha256:<hex>`."""
+    card: ModelCard
+
+
+def fetch_artifact(wanted: SubjectSource, places: Places) -> Artifact:
+    """Bring an artifact here and verify it. Raises LoadFault."""
+    try:
+        source = _find(wanted.uri, places)
+        manifest = Manifest.model_validate_json(source.read(MANIFEST))
+        check_manifest(manifest, wanted.digest)
+        folder = source.folder or _download(source, manifest, places.cache / "models")
+        check_nothing_else(FolderSource(folder).names(), manifest, (MANIFEST, MODEL_CARD))
+        check_files(folder, manifest)
+        card = ModelCard.model_validate_json(FolderSource(folder).read(MODEL_CARD))
+        _check_card(card, manifest)
+    except NotThere as e:
+        raise LoadFault(Reason.ARTIFACT_NOT_FOUND, f"{wanted.uri}: no artifact there: {e}") from e
+    except SourceError as e:
+        raise LoadFault(Reason.STORE_UNAVAILABLE, f"{wanted.uri}: {e}") from e
+    except ValidationError as e:
+        fault = e.errors()[0]
+        where = ".".join(str(part) for part in fault["loc"])
+        raise LoadFault(Reason.ARTIFACT_INVALID, f"{wanted.uri}: {e.title} {where}: {fault['msg']}") from e
+    except (Unverified, ValueError) as e:
+        raise LoadFault(Reason.ARTIFACT_INVALID, f"{wanted.uri}: {e}") from e
+    name = wanted.name or card.name
+    if name == BASE_MODEL:
+        raise LoadFault(Reason.ARTIFACT_INVALID, f"{wanted.uri}: no subject may be named {BASE_MODEL!r}")
+    return Artifact(name, folder, manifest.digest, card)
+
+
+def _find(uri: str, places: Places) -> Source:
+    """The source at `uri`; a folder that `dreambooth run` wrote has the artifact in `artifact`."""
+    source = open_source(uri, places.store)
+    if source.folder is not None and not (source.folder / MANIFEST).exists():
+        inner = source.folder / "artifact"
+        if (inner / MANIFEST).exists():
+            return FolderSource(inner)
+    return source
+
+
+def _download(source: Source, manifest: Manifest, cache: Path) -> Path:
+    """Files of the store, by digest; what an earlier process has fetched is kept when it is still good."""
+    target = cache / short_digest(manifest.digest)
+    try:
+        check_files(target, manifest)
+    except Unverified:
+        names = {*manifest.files, MODEL_CARD}
+        return download(source, names, target, lambda folder: check_files(folder, manifest))
+    return target
+
+
+def _check_card(card: ModelCard, manifest: Manifest) -> None:
+    if card.family not in _FAMILIES:
+        raise Unverified(f"family {card.family!r} cannot be drawn by this release: it knows {', '.join(_FAMILIES)}")
+    needed = LORA_WEIGHTS if card.method is MethodType.LORA else f"{UNET_FOLDER}/config.json"
+    if needed not in manifest.files:
+        raise Unverified(f"{card.method} needs {needed}, which the manifest does not list")

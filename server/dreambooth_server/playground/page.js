@@ -1,0 +1,253 @@
+// The page: a form, a stage for pictures, and the history of this session. `api.js` does the talking.
+
+import { ApiError, asCurl, asPython, draw, models } from "./api.js";
+
+const BASE = "base";
+const TINY = 128; // pixels: smaller pictures are shown with crisp pixels
+const SEEDS = 2 ** 32;
+
+const $ = (id) => document.getElementById(id);
+const state = { served: [], running: null, secondsPerStep: null, history: [], shown: null };
+
+const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+const subject = () => state.served.find((entry) => entry.id === $("model").value) ?? state.served[0];
+
+function element(tag, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(tag), properties);
+  made.append(...children);
+  return made;
+}
+
+// ---- beginning ----
+
+async function begin() {
+  for (;;) {
+    try {
+      state.served = await models();
+      break;
+    } catch (error) {
+      setState(error.status === 503 ? "loading" : "away", error.status === 503 ? "Loading the model …" : error.message);
+      await sleep(Math.min(error.retry ?? 2, 2));
+    }
+  }
+  const subjects = state.served.filter((entry) => entry.id !== BASE);
+  $("model").replaceChildren(...subjects.map((entry) => element("option", { value: entry.id, textContent: entry.id })));
+  $("model-field").hidden = subjects.length < 2;
+  chooseSubject();
+  $("draw").disabled = false;
+  setState("ready", "Ready");
+}
+
+function setState(name, text) {
+  $("state").dataset.state = name;
+  $("state-text").textContent = text;
+}
+
+function chooseSubject() {
+  const { id, dreambooth: card } = subject();
+  $("heading").textContent = id;
+  document.title = `${id} · DreamBooth`;
+  $("prompt").value = card.examples[0];
+  $("prompt-hint").textContent = `Call it “${id}”: the model knows it as “${card.identifier} ${card.class_name}”.`;
+  $("steps").value = card.steps;
+  $("guidance").value = card.guidance_scale;
+  $("examples").replaceChildren(...card.examples.map(exampleButton));
+  const score = card.scores.clipI;
+  const fidelity = score === undefined ? "" : ` · fidelity ${score.toFixed(3)}, base ${card.scores.baseClipI?.toFixed(3) ?? "unknown"}`;
+  $("origin").textContent = `${card.method} of ${card.base} · ${card.resolution}×${card.resolution} pixels${fidelity} · artifact ${card.digest.slice(0, 19)}`;
+  showSettings();
+}
+
+function exampleButton(prompt) {
+  const short = prompt.replace(/^a photo of /, "");
+  const button = element("button", { type: "button", textContent: short, title: prompt });
+  button.addEventListener("click", () => {
+    $("prompt").value = prompt;
+    $("prompt").focus();
+    showSettings();
+  });
+  return element("li", {}, button);
+}
+
+// ---- the request ----
+
+function request(model, seed) {
+  const asked = { model, prompt: $("prompt").value, seed, steps: Number($("steps").value), guidance_scale: Number($("guidance").value) };
+  if ($("negative").value.trim()) asked.negative_prompt = $("negative").value;
+  return asked;
+}
+
+function showSettings() {
+  $("steps-value").textContent = $("steps").value;
+  $("guidance-value").textContent = Number($("guidance").value).toFixed(1);
+  if (!state.served.length) return;
+  const seed = $("seed").value === "" ? state.shown?.results[0].seed ?? 0 : Number($("seed").value);
+  $("curl").textContent = asCurl(request(subject().id, seed));
+  $("python").textContent = asPython(request(subject().id, seed));
+}
+
+function chosenSeed() {
+  if ($("seed").value !== "") return Number($("seed").value);
+  return crypto.getRandomValues(new Uint32Array(1))[0] % SEEDS;
+}
+
+async function start() {
+  if (state.running || !$("form").reportValidity() || !state.served.length) return;
+  const aborter = new AbortController();
+  state.running = aborter;
+  const names = $("compare").checked ? [subject().id, BASE] : [subject().id];
+  const seed = chosenSeed();
+  const requests = names.map((name) => request(name, seed));
+  showWorking(requests);
+  const began = performance.now();
+  const clock = setInterval(() => showElapsed(began, requests), 100);
+  try {
+    const results = await Promise.all(requests.map((asked) => draw(asked, aborter.signal)));
+    const seconds = (performance.now() - began) / 1000;
+    state.secondsPerStep = seconds / (requests[0].steps * requests.length);
+    remember({ requests, results, seconds });
+  } catch (error) {
+    aborter.abort();
+    showError(error);
+  } finally {
+    clearInterval(clock);
+    state.running = null;
+    showIdle();
+  }
+}
+
+// ---- the stage ----
+
+function showWorking(requests) {
+  $("alert").hidden = true;
+  $("draw").disabled = true;
+  $("draw").textContent = "Drawing …";
+  $("cancel").hidden = $("working").hidden = false;
+  $("progress").removeAttribute("value");
+  $("announce").textContent = "Drawing.";
+  $("working-text").textContent = requests.length > 1 ? "Drawing two pictures …" : "Drawing …";
+  $("pictures").classList.add("stale");
+  if (matchMedia("(max-width: 820px)").matches) $("stage").scrollIntoView({ block: "start", behavior: "smooth" });
+  if ($("empty")) $("empty").replaceWith(...requests.map((asked) => figure(asked.model, null, "")));
+}
+
+function showElapsed(began, requests) {
+  const seconds = (performance.now() - began) / 1000;
+  $("elapsed").textContent = `${seconds.toFixed(1)} s`;
+  if (state.secondsPerStep) {
+    const expected = state.secondsPerStep * requests[0].steps * requests.length;
+    $("progress").value = Math.min(0.97, seconds / expected);
+  }
+}
+
+function showIdle() {
+  $("draw").disabled = false;
+  $("draw").textContent = "Draw";
+  $("cancel").hidden = $("working").hidden = true;
+  $("elapsed").textContent = "";
+  $("pictures").classList.remove("stale");
+  if (!state.shown) $("pictures").replaceChildren(emptyStage);
+}
+
+function showError(error) {
+  if (error.name === "AbortError") {
+    $("announce").textContent = "Cancelled.";
+    return;
+  }
+  if (!(error instanceof ApiError)) throw error;
+  const advice = error.status === 429 ? ` Try again in ${error.retry ?? 5} s.` : "";
+  $("alert").textContent = error.message + advice;
+  $("alert").hidden = false;
+}
+
+function figure(name, result, label) {
+  const frame = element("div", { className: result ? "frame" : "frame waiting" });
+  if (result) {
+    const picture = element("img", { src: result.image, alt: `${name}: ${result.prompt}` });
+    picture.dataset.result = name;
+    picture.addEventListener("load", () => picture.classList.toggle("tiny", picture.naturalWidth < TINY));
+    frame.append(picture);
+  }
+  const caption = element("figcaption", {}, element("span", { textContent: name }), element("span", { textContent: label }));
+  return element("figure", {}, frame, caption);
+}
+
+function show(entry) {
+  const { requests, results, seconds } = entry;
+  state.shown = entry;
+  const labels = requests.map((asked) => (asked.model === BASE ? "not personalised" : requests.length > 1 ? "personalised" : ""));
+  $("pictures").replaceChildren(...results.map((result, i) => figure(requests[i].model, result, labels[i])));
+  $("read").textContent = `The model read: ${results[0].prompt}`;
+  $("numbers").textContent = `seed ${results[0].seed} · ${requests[0].steps} steps · guidance ${requests[0].guidance_scale} · ${seconds.toFixed(1)} s`;
+  $("warnings").replaceChildren(...results[0].warnings.map((text) => element("li", { textContent: text })));
+  $("download").href = results[0].image;
+  $("download").download = `${requests[0].model}-${results[0].seed}.png`;
+  $("facts").hidden = false;
+  for (const button of $("history").querySelectorAll("button")) button.ariaCurrent = String(button.entry === entry);
+  showSettings();
+}
+
+// ---- the history ----
+
+function remember(entry) {
+  state.history.unshift(entry);
+  const [first] = entry.results;
+  const picture = element("img", { src: first.image, alt: "" });
+  picture.addEventListener("load", () => picture.classList.toggle("tiny", picture.naturalWidth < TINY));
+  const button = element("button", { type: "button", entry, ariaLabel: `Show and use again: ${entry.requests[0].prompt}, seed ${first.seed}` });
+  button.append(picture, element("span", { textContent: entry.requests[0].prompt }));
+  button.addEventListener("click", () => reuse(entry));
+  $("history").prepend(element("li", {}, button));
+  $("history-section").hidden = false;
+  show(entry);
+  $("announce").textContent = `Done in ${entry.seconds.toFixed(1)} seconds.`;
+}
+
+function reuse(entry) {
+  const [asked] = entry.requests;
+  if (asked.model !== $("model").value) {
+    $("model").value = asked.model;
+    chooseSubject();
+  }
+  $("prompt").value = asked.prompt;
+  $("negative").value = asked.negative_prompt ?? "";
+  $("steps").value = asked.steps;
+  $("guidance").value = asked.guidance_scale;
+  $("seed").value = asked.seed;
+  $("compare").checked = entry.requests.length > 1;
+  $("alert").hidden = true;
+  show(entry);
+}
+
+async function copy(button) {
+  const text = $(button.dataset.copy);
+  try {
+    await navigator.clipboard.writeText(text.textContent);
+    button.textContent = "Copied";
+  } catch {
+    // Without TLS there is no clipboard: the text is marked instead, for the keyboard.
+    getSelection().selectAllChildren(text);
+    button.textContent = "Press Ctrl+C";
+  }
+  await sleep(1.6);
+  button.textContent = "Copy";
+}
+
+const emptyStage = $("empty");
+$("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  start();
+});
+$("form").addEventListener("input", showSettings);
+$("form").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start();
+});
+$("model").addEventListener("change", chooseSubject);
+$("cancel").addEventListener("click", () => state.running?.abort());
+$("keep").addEventListener("click", () => {
+  $("seed").value = state.shown.results[0].seed;
+  showSettings();
+  $("announce").textContent = "The next picture has this seed too.";
+});
+for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", () => copy(button));
+begin();

@@ -1,0 +1,119 @@
+"""What one server process holds: its state, from loading over ready to draining, and what serves requests."""
+
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from enum import StrEnum
+from importlib import import_module
+
+from dreambooth_api.reasons import Reason
+from dreambooth_server.artifacts import Artifact, fetch_artifact
+from dreambooth_server.bases import fetch_base
+from dreambooth_server.drawing import Drawing, Refused
+from dreambooth_server.engine import Engine
+from dreambooth_server.errors import ApiError
+from dreambooth_server.faults import LoadFault
+from dreambooth_server.metrics import Metrics, make_metrics
+from dreambooth_server.queue import Line
+from dreambooth_server.settings import BASE_MODEL, Settings
+
+log = logging.getLogger(__name__)
+_RETRY_LOADING = "5"
+
+
+class State(StrEnum):
+    """Where the process is in its life."""
+
+    LOADING = "loading"
+    READY = "ready"
+    DRAINING = "draining"
+
+
+class Service:
+    """The one stateful object; `app` reads it, `load` and the process's end change it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.state = State.LOADING
+        self.metrics: Metrics = make_metrics()
+        self._engine: Engine | None = None
+        self._line: Line | None = None
+
+    def load(self) -> None:
+        """Fetch, verify and load everything, draw once to warm up, then be ready. Raises LoadFault."""
+        started = time.monotonic()
+        artifacts = _fetch(self.settings)
+        first = next(iter(artifacts.values()))
+        # torch and diffusers take seconds to import: they do while the base is fetched and verified.
+        with ThreadPoolExecutor(1) as importer:
+            studio = importer.submit(import_module, "dreambooth_server.studio")
+            base = fetch_base(first.card.base, self.settings.base, self.settings.places)
+        engine = studio.result().open_studio(base, artifacts)
+        _warm_up(engine)
+        self.open(engine)
+        seconds, device = time.monotonic() - started, engine.abilities.device
+        log.info("ready after %.1f s on %s: %s", seconds, device, ", ".join(artifacts))
+
+    def open(self, engine: Engine) -> None:
+        """Serve with `engine` from now on."""
+        self._engine = engine
+        self._line = Line(engine, self.settings.waiting, self.metrics.queue_seconds.observe)
+        for name, artifact in engine.artifacts.items():
+            self.metrics.loaded.labels(name, artifact.digest).set(1)
+        self.metrics.loaded.labels(BASE_MODEL, self.base_digest).set(1)
+        if self.state is State.LOADING:
+            self.state = State.READY
+
+    @property
+    def base_digest(self) -> str:
+        """`sha256:<hex>` of the loaded base."""
+        return next(iter(self.engine.artifacts.values())).card.base.digest
+
+    @property
+    def engine(self) -> Engine:
+        """What draws. Raises ApiError 503 while it is loading."""
+        if self._engine is None:
+            raise _not_yet()
+        return self._engine
+
+    @property
+    def line(self) -> Line:
+        """The way to the engine. Raises ApiError 503 while it is loading."""
+        if self._line is None:
+            raise _not_yet()
+        return self._line
+
+    def close(self) -> None:
+        """Finish what waits; nothing may be submitted any more."""
+        if self._line is not None:
+            self._line.close()
+
+
+def _not_yet() -> ApiError:
+    return ApiError(503, "The model is still being loaded.", "loading", headers={"Retry-After": _RETRY_LOADING})
+
+
+def _fetch(settings: Settings) -> Mapping[str, Artifact]:
+    """All subjects by name. Raises LoadFault when they cannot share a base or a name."""
+    found: dict[str, Artifact] = {}
+    for wanted in settings.subjects:
+        artifact = fetch_artifact(wanted, settings.places)
+        if artifact.name in found:
+            raise LoadFault(Reason.ARTIFACT_INVALID, f"two subjects are named {artifact.name!r}")
+        found[artifact.name] = artifact
+    digests = {artifact.card.base.digest for artifact in found.values()}
+    if len(digests) > 1:
+        message = "the subjects were made from different bases: serve those of each base in a process of its own"
+        raise LoadFault(Reason.BASE_MODEL_INVALID, message)
+    return found
+
+
+def _warm_up(engine: Engine) -> None:
+    """One picture of each model, so that the first request finds everything in place. Raises LoadFault."""
+    side = engine.abilities.resolution
+    prompts = {name: artifact.card.prompt for name, artifact in engine.artifacts.items()}
+    try:
+        engine.draw([Drawing(name, prompt, "", 0, side, side, 2, 7.5) for name, prompt in prompts.items()])
+    except Refused as e:
+        raise LoadFault(Reason.ARTIFACT_INVALID, f"the first picture failed: {e}") from e

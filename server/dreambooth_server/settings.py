@@ -1,0 +1,60 @@
+"""What a server is told, in one place; the defaults suit one subject on one small machine."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dreambooth_api.names import ENV_STORE_DIR, ENV_WORK_DIR, SERVER_PORT, STORE_DIR
+
+BASE_MODEL = "base"
+"""The `model` that draws with the plain base; no subject can have this name here."""
+
+
+@dataclass(frozen=True)
+class SubjectSource:
+    """Where one subject comes from."""
+
+    uri: str
+    """Folder with `MANIFEST.json`: `s3://…`, `file://…`, or a path."""
+    digest: str | None = None
+    """`sha256:<hex>` it must have; None: the manifest's own word is taken."""
+    name: str | None = None
+    """The subject's name; None: the card's."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Folders of this machine."""
+
+    store: Path = field(default_factory=lambda: Path(os.environ.get(ENV_STORE_DIR, STORE_DIR)))
+    """The files of the Secret `dreambooth-store`."""
+    work: Path | None = field(default_factory=lambda: _path(os.environ.get(ENV_WORK_DIR)))
+    """Downloads are kept below it; None: below the user's cache folder."""
+
+    @property
+    def cache(self) -> Path:
+        """Where verified downloads are kept."""
+        return (self.work or Path.home() / ".cache" / "dreambooth") / "serving"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything one server process is told."""
+
+    subjects: tuple[SubjectSource, ...]
+    """The first is the default."""
+    base: str | None = None
+    """Where the base is now; None: where the card says. Its digest must be the card's in either case."""
+    host: str = "0.0.0.0"
+    port: int = SERVER_PORT
+    drain_seconds: float = 0.0
+    """After SIGTERM: how long requests are still accepted while this pod is taken out of the Service, seconds."""
+    grace_seconds: float = 60.0
+    """How long requests in flight may take to finish after that, seconds."""
+    waiting: int = 16
+    """Requests that may wait; one more is answered with 429."""
+    places: Places = field(default_factory=Places)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None

@@ -1,0 +1,34 @@
+"""Events are about their object, and the same when told again."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+from dreambooth_api import names
+from dreambooth_operator.events import event
+from dreambooth_operator.views import Told
+
+TOLD = Told("Warning", "OutOfMemory", "m", "Training/1/1")
+
+
+def test_an_event_is_about_its_object(make):
+    made = event(names.JOB_KIND, make.view(make.job()), TOLD)
+    assert made["involvedObject"]["uid"] == "job-uid"
+    assert made["metadata"]["namespace"] == "team"
+    assert (made["type"], made["reason"]) == ("Warning", "OutOfMemory")
+
+
+def test_told_again_it_is_the_same_event(make):
+    view = make.view(make.job())
+    later = replace(view, now=view.now + timedelta(minutes=1))
+    assert event(names.JOB_KIND, view, TOLD)["metadata"] == event(names.JOB_KIND, later, TOLD)["metadata"]
+
+
+def test_another_occasion_is_another_event(make):
+    view = make.view(make.job())
+    other = TOLD._replace(occasion="Training/2/1")
+    assert event(names.JOB_KIND, view, TOLD)["metadata"] != event(names.JOB_KIND, view, other)["metadata"]
+
+
+def test_a_name_with_the_longest_name_fits(make):
+    name = "a" * names.MAX_NAME_LENGTH
+    assert len(event(names.JOB_KIND, make.view(make.job(name=name)), TOLD)["metadata"]["name"]) < 253

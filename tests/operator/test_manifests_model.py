@@ -1,0 +1,65 @@
+"""A model's children."""
+
+import pytest
+
+from dreambooth_api import names
+from dreambooth_api.parse import parse_model
+from dreambooth_operator import manifests_model
+
+
+def built(make, settings, serving=None, **metadata):
+    body = make.model(**metadata)
+    body["spec"]["serving"] = serving or {}
+    spec = parse_model(body).spec
+    deployment = manifests_model.deployment(body, spec, spec.artifact, settings)
+    return deployment, manifests_model.service(body), manifests_model.autoscaler(body, spec)
+
+
+def test_the_deployment_is_as_committed(make, settings, check_golden):
+    check_golden("deployment", built(make, settings)[0])
+
+
+@pytest.mark.parametrize("serving", [{}, {"gpus": 1}, {"template": {"volumeClaims": {"/mnt/pvc/models": "models"}}}])
+def test_the_servers_pods_are_admitted_under_restricted(make, settings, admitted, serving):
+    assert admitted(built(make, settings, serving)[0]["spec"]["template"]) == []
+
+
+def test_replicas_are_the_autoscalers(make, settings):
+    deployment, _, autoscaler = built(make, settings, {"minReplicas": 2, "maxReplicas": 3})
+    assert "replicas" not in deployment["spec"]
+    assert (autoscaler["spec"]["minReplicas"], autoscaler["spec"]["maxReplicas"]) == (2, 3)
+    assert autoscaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+
+
+def test_it_never_goes_below_one(make, settings):
+    assert built(make, settings, {"minReplicas": 0})[2]["spec"]["minReplicas"] == 1
+
+
+def test_the_service_finds_the_pods(make, settings):
+    deployment, service, _ = built(make, settings)
+    template = deployment["spec"]["template"]
+    assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
+    assert service["spec"]["ports"][0]["port"] == 80
+    assert template["spec"]["containers"][0]["ports"][0] == {"name": "http", "containerPort": 8080, "protocol": "TCP"}
+    assert manifests_model.url("robot", "team") == "http://robot-endpoint.team.svc/v1"
+
+
+def test_a_roll_out_takes_no_replica_away(make, settings):
+    strategy = built(make, settings)[0]["spec"]["strategy"]
+    assert strategy["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+
+
+def test_the_server_is_told_what_to_serve(make, settings):
+    container = built(make, settings)[0]["spec"]["template"]["spec"]["containers"][0]
+    command = container["command"]
+    assert command[:3] == ["python", "-m", "dreambooth_server"]
+    assert command[command.index("--digest") + 1] == make.digest
+    assert command[command.index("--name") + 1] == "robot"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
+
+
+def test_a_gated_base_opens_for_the_server_too(make, settings):
+    deployment, *_ = built(make, settings, annotations={names.ANNOTATION_BASE_SECRET: "hf"})
+    env = deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert any(entry["name"] == "HF_TOKEN" for entry in env)

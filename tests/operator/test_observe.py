@@ -1,0 +1,107 @@
+"""What is seen in the caches: whose children they are, and which pods count."""
+
+from dreambooth_api import names
+from dreambooth_operator.caches import Caches, slim, slim_pod
+from dreambooth_operator.memory import Memories, Memory
+from dreambooth_operator.observe import observe_job, observe_model
+from dreambooth_operator.views import ChildRef
+
+
+def child(kind, name, owner_uid="job-uid", owner_kind=names.JOB_KIND, owner="robot", **metadata):
+    owners = [{"kind": owner_kind, "name": owner, "uid": owner_uid}] if owner_uid else []
+    return {"kind": kind, "metadata": {"name": name, "namespace": "team", "uid": f"{name}-uid",
+                                       "ownerReferences": owners, **metadata}}  # fmt: skip
+
+
+def caches_of(*bodies, pods=()):
+    """Caches as kopf's indexes would hold them."""
+    indices = {}
+    for body in bodies:
+        key = (body["metadata"]["namespace"], body["metadata"]["name"])
+        indices.setdefault(body["kind"].lower(), {}).setdefault(key, []).append(body)
+    for pod in pods:
+        for label in (names.LABEL_JOB, names.LABEL_MODEL):
+            if owner := pod["metadata"]["labels"].get(label):
+                indices.setdefault("pod", {}).setdefault(("team", label, owner), []).append(pod)
+    return Caches(indices)
+
+
+def pod_of(make, job, **fields):
+    pod = make.pod(**fields)
+    pod["metadata"] |= {"labels": {names.LABEL_JOB: "robot"}, "ownerReferences": [{"uid": f"{job}-uid"}]}
+    return pod
+
+
+def test_children_are_ours_leaving_or_foreign(make):
+    caches = caches_of(
+        child("ConfigMap", "robot-job"),
+        child("Job", "robot-prepare", owner_uid="an-earlier-uid"),
+        child("Job", "robot-train", deletionTimestamp=make.ago(1)),
+        child("Service", "robot-train", owner_uid=None),
+    )
+    view = observe_job(caches, Memory(), make.job(), make.view(make.job()).now)
+    assert set(view.children) == {ChildRef("ConfigMap", "robot-job")}
+    assert view.leaving == {ChildRef("Job", "robot-prepare"), ChildRef("Job", "robot-train")}
+    assert view.foreign == {ChildRef("Service", "robot-train")}
+
+
+def test_a_pod_counts_by_its_owner_and_not_by_its_label(make):
+    caches = caches_of(
+        child("Job", "robot-train"),
+        pods=[pod_of(make, "robot-train"), pod_of(make, "somebody-elses", name="forged")],
+    )
+    view = observe_job(caches, Memory(), make.job(), make.view(make.job()).now)
+    assert [pod["metadata"]["name"] for pod in view.train_pods] == ["robot-train-0-x"]
+
+
+def test_restarts_are_counted_though_the_pods_are_gone(make):
+    memory, now = Memory(), make.view(make.job()).now
+
+    def restarts(*pods, **spec):
+        caches = caches_of(child("Job", "robot-train"), pods=pods)
+        return observe_job(caches, memory, make.job(spec, {"restarts": 2}), now).restarts
+
+    first = pod_of(make, "robot-train", name="a")
+    assert restarts(first) == 2
+    assert restarts() == 2
+    assert restarts(pod_of(make, "robot-train", name="b")) == 3
+    assert restarts(pod_of(make, "robot-train", name="b")) == 3
+    assert restarts(suspend=True) == 3
+    assert restarts(pod_of(make, "robot-train", name="c")) == 3
+
+
+def test_what_was_written_last_is_newer_than_the_cache(make):
+    memory = Memory(written=make.job(status={"phase": "Succeeded"}, resourceVersion="12"))
+    stale, fresh = make.job(resourceVersion="11"), make.job(status={"phase": "Failed"}, resourceVersion="13")
+    assert memory.newest(stale)["status"]["phase"] == "Succeeded"
+    assert memory.newest(fresh)["status"]["phase"] == "Failed"
+    assert memory.newest(stale).get("status") is None  # Caught up: the memory is not needed any more.
+
+
+def test_a_model_sees_its_job(make):
+    job = make.job()
+    caches = caches_of(job, child("Deployment", "robot-endpoint", "model-uid", names.MODEL_KIND))
+    body = make.model({"jobRef": {"name": "robot"}})
+    view = observe_model(caches, Memory(), body, make.view(job).now)
+    assert view.job == job
+    assert set(view.children) == {ChildRef("Deployment", "robot-endpoint")}
+
+
+def test_before_the_watches_the_caches_are_empty():
+    caches = Caches({})
+    assert caches.get("Job", "team", "x") is None
+    assert list(caches.every_pod()) == []
+
+
+def test_caches_hold_no_managed_fields_and_of_pods_only_what_is_read(make):
+    body = make.job(managedFields=[{"big": 1}])
+    assert "managedFields" not in slim(body)["metadata"]
+    pod = make.pod() | {"spec": {"containers": []}}
+    assert set(slim_pod(pod)) == {"metadata", "status"}
+
+
+def test_a_job_made_anew_has_a_memory_of_its_own():
+    memories = Memories()
+    memories.of("a").asked = 5
+    memories.forget("a")
+    assert memories.of("a").asked == float("-inf")

@@ -1,0 +1,23 @@
+"""Settings from the environment."""
+
+import pytest
+
+from dreambooth_operator.settings import MissingSetting, from_env
+
+IMAGES = {"DREAMBOOTH_TRAINER_IMAGE": "t", "DREAMBOOTH_SERVER_IMAGE": "s"}
+
+
+def test_defaults():
+    settings = from_env(IMAGES)
+    assert (settings.namespaces, settings.pull_policy, settings.health_port) == ((), "IfNotPresent", 8080)
+
+
+def test_namespaces_and_url():
+    env = IMAGES | {"DREAMBOOTH_NAMESPACES": " a, b,", "DREAMBOOTH_MLFLOW_URL": "http://m/"}
+    assert (from_env(env).namespaces, from_env(env).mlflow_url) == (("a", "b"), "http://m")
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_what_must_be_set(name):
+    with pytest.raises(MissingSetting, match=name):
+        from_env({key: value for key, value in IMAGES.items() if key != name})

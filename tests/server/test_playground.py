@@ -1,0 +1,204 @@
+"""The page in a real Chromium against a real server."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+import uvicorn
+from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+from starlette.applications import Starlette
+from starlette.routing import Mount
+
+from dreambooth_server.app import create_app
+from dreambooth_server.service import Service
+
+CHROMIUM = "/usr/bin/chromium"
+QUIET = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+PHONE: ViewportSize = {"width": 390, "height": 844}
+DESKTOP: ViewportSize = {"width": 1280, "height": 900}
+
+# Text whose contrast to the ground behind it is below WCAG AA: 4.5, or 3 for large type.
+LOW_CONTRAST = """() => {
+  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
+  const linear = (c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const ground = (node) => {
+    for (; node; node = node.parentElement) {
+      const colour = parse(getComputedStyle(node).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const bad = [];
+  for (const node of document.querySelectorAll("body *")) {
+    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+    const field = node.matches("[type=text], [type=number], textarea");
+    if (!(own || field) || !node.checkVisibility() || node.disabled) continue;
+    const style = getComputedStyle(node);
+    const [a, b] = [light(parse(style.color)), light(ground(node))].sort((x, y) => y - x);
+    const ratio = (a + 0.05) / (b + 0.05);
+    if (ratio < (parseFloat(style.fontSize) >= 24 ? 3 : 4.5)) bad.push(`${node.tagName} ${node.textContent}: ${ratio}`);
+  }
+  return bad;
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def errors() -> list[str]:
+    """What the browser's console complained about; a test that expects some clears it."""
+    return []
+
+
+@pytest.fixture
+def blank(browser: Browser, errors: list[str]) -> Iterator[Page]:
+    """An empty page; the test fails when the browser's console has an error at its end."""
+    context = browser.new_context(viewport=DESKTOP)
+    context.set_default_timeout(30_000)
+    page = context.new_page()
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
+    assert not errors
+
+
+@pytest.fixture
+def page(blank: Page, endpoint: str) -> Page:
+    """The open playground."""
+    blank.goto(endpoint)
+    return blank
+
+
+def draw(page: Page, prompt: str) -> None:
+    page.get_by_label("Prompt", exact=True).fill(prompt)
+    page.get_by_label("Steps").fill("4")
+    page.get_by_role("button", name="Draw", exact=True).click()
+
+
+def drawn(page: Page, count: int = 1) -> list[str]:
+    """Sources of the result pictures once nothing is drawn any more; all have pixels."""
+    expect(page.get_by_role("button", name="Draw", exact=True)).to_be_enabled()
+    pictures = page.locator("img[data-result]")
+    expect(pictures).to_have_count(count)
+    widths = pictures.evaluate_all("found => found.map(img => img.naturalWidth)")
+    assert widths == [32] * count
+    return pictures.evaluate_all("found => found.map(img => img.src)")
+
+
+@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_a_prompt_becomes_a_picture(page: Page, viewport: ViewportSize) -> None:
+    page.set_viewport_size(viewport)
+    draw(page, "a photo of rusty on the beach")
+    drawn(page)
+    expect(page.get_by_text("The model read: a photo of sks robot on the beach")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
+    picture = page.locator("img[data-result]")
+    assert picture.evaluate("img => getComputedStyle(img).imageRendering") == "pixelated"
+    box = picture.bounding_box()
+    assert box is not None
+    assert box["width"] > 250
+    if viewport == PHONE:
+        expect(picture).to_be_in_viewport()
+
+
+def test_compare_shows_subject_and_base(page: Page) -> None:
+    page.get_by_text("Compare with base").click()
+    draw(page, "a photo of rusty at night")
+    assert len(set(drawn(page, 2))) == 2
+    names = page.locator("img[data-result]").evaluate_all("found => found.map(img => img.dataset.result)")
+    assert names == ["rusty", "base"]
+
+
+def test_a_kept_seed_draws_the_same_and_the_history_brings_it_back(page: Page) -> None:
+    draw(page, "a photo of rusty on grass")
+    first = drawn(page)
+    page.get_by_role("button", name="Keep this seed").click()
+    draw(page, "a photo of rusty on grass")
+    assert drawn(page) == first
+    page.get_by_label("Seed", exact=True).fill("12")
+    draw(page, "a photo of rusty in the snow")
+    assert drawn(page) != first
+    past = page.get_by_role("region", name="This session").get_by_role("button")
+    expect(past).to_have_count(3)
+    past.nth(2).click()
+    assert drawn(page) == first
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a photo of rusty on grass")
+
+
+def test_it_is_used_by_keyboard_and_shows_code(page: Page) -> None:
+    expect(page.get_by_role("button", name="Draw", exact=True)).to_be_enabled()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    prompt = page.get_by_label("Prompt", exact=True)
+    prompt.focus()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("it's rusty")
+    page.get_by_label("Negative prompt").fill("snow")
+    page.get_by_label("Guidance").fill("3")
+    page.keyboard.press("Control+Enter")
+    drawn(page)
+    page.get_by_text("Use it from code").click()
+    curl = page.locator("#curl").inner_text()
+    assert "/v1/images/generations" in curl
+    assert "it'\\''s rusty" in curl
+    assert '"negative_prompt":"snow"' in curl
+    compile(page.locator("#python").inner_text(), "snippet", "exec")
+
+
+def test_a_refusal_is_shown_and_the_page_goes_on(page: Page, errors: list[str]) -> None:
+    draw(page, "   ")
+    expect(page.get_by_role("alert")).to_have_text("prompt: must not be empty")
+    expect(page.get_by_role("button", name="Draw", exact=True)).to_be_enabled()
+    assert len(errors) == 1
+    errors.clear()
+    draw(page, "rusty")
+    drawn(page)
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_has_contrast_and_controls_have_names(page: Page, scheme: str) -> None:
+    page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    draw(page, "a cat")
+    drawn(page)
+    page.get_by_text("Use it from code").click()
+    page.mouse.move(0, 0)
+    assert page.evaluate(LOW_CONTRAST) == []
+    unnamed = page.eval_on_selector_all(
+        "input, select, textarea, button, a, progress",
+        "found => found.filter(e => !e.textContent.trim() && !e.labels?.length && !e.ariaLabel).map(e => e.outerHTML)",
+    )
+    assert unnamed == []
+
+
+def test_it_works_under_a_path_prefix(blank: Page, service: Service) -> None:
+    app = Starlette(routes=[Mount("/demo/rusty", create_app(service))])
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+        serving = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+        serving.start()
+        while not server.started:
+            time.sleep(0.02)
+        blank.goto(f"http://127.0.0.1:{listening.getsockname()[1]}/demo/rusty/")
+        expect(blank.get_by_label("Subject")).to_be_visible()
+        blank.get_by_label("Subject").select_option("tabby")
+        draw(blank, "a photo of tabby on grass")
+        drawn(blank)
+        expect(blank.get_by_text("The model read: a photo of ohwx cat on grass")).to_be_visible()
+        server.should_exit = True
+        serving.join(10)

@@ -1,0 +1,114 @@
+"""Several subjects on one base: each draws as if it were alone."""
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from server_kit import Made, write_card, write_manifest
+
+from dreambooth_server.artifacts import LORA_WEIGHTS, fetch_artifact
+from dreambooth_server.drawing import Drawing
+from dreambooth_server.faults import LoadFault
+from dreambooth_server.service import Service
+from dreambooth_server.settings import Places, SubjectSource
+
+MODELS = ("rusty", "tabby", "boxy", "base")
+
+
+def drawing(model: str, seed: int = 7) -> Drawing:
+    return Drawing(model, "a photo of sks robot in the snow", "", seed, 32, 32, 4, 4.0)
+
+
+def as_array(picture: Any) -> Any:
+    return np.asarray(picture, int)
+
+
+def test_every_model_draws_something_else_and_switching_leaves_no_trace(service: Service) -> None:
+    first = {model: service.engine.draw([drawing(model)])[0] for model in MODELS}
+    for model in reversed(MODELS):
+        assert service.engine.draw([drawing(model)])[0].tobytes() == first[model].tobytes()
+    for one in MODELS:
+        for other in MODELS:
+            assert one == other or np.abs(as_array(first[one]) - as_array(first[other])).max() > 8
+
+
+def test_mixed_drawings_come_back_in_order(service: Service) -> None:
+    mixed = [drawing(model, seed) for seed in (1, 2) for model in MODELS]
+    for one, picture in zip(mixed, service.engine.draw(mixed), strict=True):
+        assert np.abs(as_array(service.engine.draw([one])[0]) - as_array(picture)).max() <= 1
+
+
+@pytest.mark.parametrize("subject", ["lora", "full"])
+def test_a_subject_beside_others_draws_what_diffusers_draws_alone(
+    service: Service, base: Path, request: pytest.FixtureRequest, subject: str
+) -> None:
+    import torch
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextModel
+
+    made: Made = request.getfixturevalue(subject)
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(str(base), local_files_only=True, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    if subject == "lora":
+        pipeline.load_lora_weights(str(made.folder), weight_name=LORA_WEIGHTS)
+    else:
+        pipeline.unet = UNet2DConditionModel.from_pretrained(str(made.folder / "unet"))
+        pipeline.text_encoder = CLIPTextModel.from_pretrained(str(made.folder / "text_encoder"))
+    wanted = drawing("rusty" if subject == "lora" else "boxy")
+    theirs = pipeline(
+        wanted.prompt, num_inference_steps=4, guidance_scale=4.0, height=32, width=32,
+        generator=torch.Generator().manual_seed(7),
+    ).images[0]  # fmt: skip
+    assert np.abs(as_array(service.engine.draw([wanted])[0]) - as_array(theirs)).max() <= 1
+
+
+def test_counting_tokens_disturbs_no_drawing(service: Service) -> None:
+    """A fast tokenizer keeps padding and truncation as state: another thread's counting once changed the shapes."""
+    over = threading.Event()
+
+    def count() -> None:
+        while not over.is_set():
+            service.engine.count_tokens("a photo of rusty")
+
+    counting = threading.Thread(target=count)
+    counting.start()
+    try:
+        for seed in range(20):
+            service.engine.draw([Drawing("base", "a robot", "a cat", seed, 32, 32, 1, 4.0)])
+    finally:
+        over.set()
+        counting.join()
+
+
+def test_half_precision_draws_nearly_the_same(service: Service, base: Path) -> None:
+    """What runs on a GPU, on the CPU: every part in bfloat16 but the VAE, which would overflow in fp16."""
+    import torch
+
+    from dreambooth_server.studio import Placement, open_studio
+
+    studio = open_studio(base, service.engine.artifacts, Placement("cpu", torch.bfloat16))
+    for model in MODELS:
+        exact, half = service.engine.draw([drawing(model)])[0], studio.draw([drawing(model)])[0]
+        assert exact.tobytes() != half.tobytes()
+        assert np.abs(as_array(exact) - as_array(half)).mean() < 4
+
+
+def test_weights_of_another_model_are_refused(copy_of_lora: Path, base: Path, places: Places, service: Service) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from dreambooth_server.studio import open_studio
+
+    for name, shape in (("unet.nothing.lora_A.weight", (4, 3)), (None, (4, 3))):
+        key = name or "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight"
+        save_file(
+            {key: torch.zeros(shape), key.replace("lora_A", "lora_B"): torch.zeros(shape[::-1])},
+            copy_of_lora / LORA_WEIGHTS,
+        )
+        write_card(copy_of_lora, base)
+        write_manifest(copy_of_lora)
+        artifact = fetch_artifact(SubjectSource(str(copy_of_lora)), places)
+        with pytest.raises(LoadFault, match="do not fit the base"):
+            open_studio(base, {"rusty": artifact})

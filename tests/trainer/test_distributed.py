@@ -1,0 +1,136 @@
+"""Two real processes over gloo on loopback: gradients are averaged, the stream is one, they stop together."""
+
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreambooth_trainer import loop
+from dreambooth_trainer.checkpoint import Checkpoints
+from dreambooth_trainer.dataset import Batch
+from dreambooth_trainer.distributed import World, join
+from dreambooth_trainer.loss import dreambooth_loss
+from dreambooth_trainer.prepare import Inputs, read_prepared
+from dreambooth_trainer.progress import Console
+from dreambooth_trainer.session import Session, begin
+
+
+def environment(rank: int, port: int) -> None:
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
+    )
+    torch.set_num_threads(1)
+
+
+def session_of(ctx, world: World) -> Session:
+    return begin(ctx, Inputs(ctx), read_prepared(ctx), world, Console(silent=True))
+
+
+def local_gradients(session: Session) -> dict[str, torch.Tensor]:
+    """Of this rank's batch alone, without DDP."""
+    batch: Batch = session.data.batch(0, 0, session.world.rank, session.world.size)
+    noisy = session.family.add_noise(batch.latents, batch.noise, batch.timesteps)
+    target = session.family.target(batch.latents, batch.noise, batch.timesteps)
+    prediction = session.trainee(noisy, batch.timesteps, session.text)
+    dreambooth_loss(prediction, target, subjects=batch.subjects, prior_weight=1.0).total.backward()
+    found = {name: p.grad.clone() for name, p in session.trainee.trainable().items()}
+    session.trainee.zero_grad()
+    return found
+
+
+def stepped_gradients(session: Session) -> dict[str, torch.Tensor]:
+    """What the optimizer gets in the first step."""
+    found: dict[str, torch.Tensor] = {}
+
+    def keep(*_):
+        found.update({name: p.grad.clone() for name, p in session.trainee.trainable().items()})
+
+    session.optimizer.optimizer.register_step_pre_hook(keep)
+    loop.take_step(session)
+    return found
+
+
+def one_rank(ctx, rank: int, port: int, out: Path) -> None:
+    environment(rank, port)
+    world = join("cpu")
+    session = session_of(ctx, world)
+    local, stepped = local_gradients(session), stepped_gradients(session)
+    weights = {name: p.detach() for name, p in session.trainee.trainable().items()}
+    torch.save({"local": local, "stepped": stepped, "weights": weights}, out / f"rank{rank}.pt")
+    world.close()
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.mark.parametrize("method", ["LoRA", "Full"])
+def test_gradients_are_averaged(ready, processes, tmp_path: Path, method: str) -> None:
+    spec = {"method": {"type": method}, "training": {"maxGradNorm": 1e6}}
+    ctx, port = ready("two", **spec), free_port()
+    ranks = [processes.Process(target=one_rank, args=(ctx, rank, port, tmp_path)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+        assert process.exitcode == 0
+    a, b = (torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2))
+    double = ready("one", method={"type": method}, training={"batchSize": 4, "maxGradNorm": 1e6})
+    alone = stepped_gradients(session_of(double, World()))
+    # LoRA's A has no gradient while B is zero: names with one are what is compared.
+    named = [name for name, gradient in alone.items() if gradient.abs().max() > 0]
+    assert len(named) >= len(alone) // 2
+    assert any(not torch.allclose(a["local"][n], b["local"][n], rtol=0.1) for n in named)
+    for name in alone:
+        assert torch.equal(a["weights"][name], b["weights"][name])
+        assert torch.equal(a["stepped"][name], b["stepped"][name])
+        torch.testing.assert_close(a["stepped"][name], alone[name], rtol=1e-3, atol=1e-6)
+        average = (a["local"][name] + b["local"][name]) / 2
+        torch.testing.assert_close(a["stepped"][name], average, rtol=1e-3, atol=1e-6)
+
+
+def rank_until_told(ctx, rank: int, port: int, out: Path) -> None:
+    from dreambooth_api.reasons import Phase
+    from dreambooth_trainer.faults import SavedOnSigterm
+    from dreambooth_trainer.progress import Board
+    from dreambooth_trainer.tracking import NullTracker
+
+    environment(rank, port)
+    board = Board(ctx, Phase.TRAINING)
+    step = loop.take_step
+
+    def slow(session):
+        time.sleep(0.1)
+        traces = step(session)
+        (out / f"step{rank}").write_text(str(session.step))
+        return traces
+
+    loop.take_step = slow
+    try:
+        loop.train(ctx, loop.Desk(board, Console(silent=True), NullTracker()))
+    except SavedOnSigterm:
+        os._exit(77)
+
+
+def test_a_sigterm_to_one_rank_stops_all_at_the_same_step(ready, processes, tmp_path: Path) -> None:
+    ctx, port = ready(training={"steps": 500}, checkpoints={"everySteps": 400}), free_port()
+    ranks = [processes.Process(target=rank_until_told, args=(ctx, rank, port, tmp_path)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    deadline = time.monotonic() + 90
+    while not (tmp_path / "step1").exists() or int((tmp_path / "step1").read_text() or 0) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.kill(ranks[1].pid, signal.SIGTERM)
+    for process in ranks:
+        process.join(60)
+        assert process.exitcode == 77
+    steps = {int((tmp_path / f"step{rank}").read_text()) for rank in range(2)}
+    assert len(steps) == 1
+    assert Checkpoints(ctx, print).committed() == sorted(steps)

@@ -1,0 +1,76 @@
+import json
+import urllib.error
+import urllib.request
+
+import pytest
+
+from dreambooth_api.job import CheckpointStatus, Progress
+from dreambooth_api.reasons import Phase
+from dreambooth_api.result import Report
+from dreambooth_trainer.progress import Board, BoardServer, Console, duration
+
+
+@pytest.fixture
+def served(context, small_job, tmp_path):
+    board = Board(context(small_job(), tmp_path), Phase.TRAINING)
+    server = BoardServer(board, 0)
+    yield board, f"http://127.0.0.1:{server.port}"
+    server.close()
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return answer.read().decode()
+
+
+def test_progress_and_metrics_over_http(served) -> None:
+    board, url = served
+    board.metrics.resumes.inc()
+    board.advance(Progress(step=3, steps=10, percent=30, loss="0.5000", images_per_second="12.0", eta_seconds=7))
+    board.committed(CheckpointStatus(step=2, uri="s3://b/x"))
+    report = Report.model_validate_json(get(f"{url}/progress"))
+    assert report.phase == Phase.TRAINING
+    assert report.progress.step == 3
+    assert report.progress.time is not None
+    assert report.checkpoint is not None
+    lines = dict(line.rsplit(" ", 1) for line in get(f"{url}/metrics").splitlines() if not line.startswith("#"))
+    labels = '{job="small",namespace="tests"}'
+    for name, value in {"step": 3, "loss": 0.5, "images_per_second": 12, "eta_seconds": 7, "resumes_total": 1}.items():
+        assert float(lines[f"dreambooth_training_{name}{labels}"]) == value
+    assert 0 <= float(lines[f"dreambooth_training_checkpoint_age_seconds{labels}"]) < 60
+
+
+def test_other_paths(served) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        get(f"{served[1]}/secrets")
+
+
+def test_a_log_gets_few_lines_but_the_last(capsys: pytest.CaptureFixture) -> None:
+    console = Console()
+    for step in range(1, 101):
+        console.step("step", step, 100, f"loss {step}")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 3
+    assert lines[-1] == "step 100/100  100 %  loss 100"
+
+
+def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    console = Console(terminal=True)
+    for step in (1, 2, 3):
+        console.step("step", step, 3, "loss 1")
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "3/3" in shown.err
+
+
+def test_other_ranks_are_silent(capsys: pytest.CaptureFixture) -> None:
+    console = Console(terminal=True, silent=True)
+    console.say("x")
+    console.step("step", 1, 1)
+    assert json.dumps(capsys.readouterr()) == '["", ""]'
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(5, "0:05"), (65.9, "1:05"), (3723, "1:02:03")])
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,137 @@
+"""Resume: exact, proven by hash, after a real SIGKILL."""
+
+import hashlib
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreambooth_trainer import loop
+from dreambooth_trainer.checkpoint import Checkpoints
+from dreambooth_trainer.config import fingerprint
+from dreambooth_trainer.faults import CheckpointsCorrupt, DatasetInvalid, NonFiniteLoss
+from dreambooth_trainer.prepare import Inputs, read_prepared
+
+HOW = {
+    "LoRA": {"training": {"steps": 8, "ema": 0.9, "gradientAccumulation": 2, "lrScheduler": "cosine"}},
+    "Full": {"method": {"type": "Full"}, "training": {"steps": 8, "snrGamma": 5.0, "flip": True}},
+}
+
+
+def final_hash(ctx) -> str:
+    """Of the weights, averages and optimizer state in the last checkpoint."""
+    checkpoints = Checkpoints(ctx, print)
+    store = checkpoints.at(checkpoints.committed()[-1])
+    files = [store.read(name) for name in store.keys() if name.endswith(".safetensors")]  # noqa: SIM118
+    return hashlib.sha256(b"".join(files)).hexdigest()
+
+
+def train_slowly(ctx, pause: float) -> None:
+    """The child's part: train, a pause after each step, until someone kills it."""
+    from dreambooth_api.reasons import Phase
+    from dreambooth_trainer.progress import Board, Console
+    from dreambooth_trainer.tracking import NullTracker
+
+    torch.set_num_threads(1)
+    step = loop.take_step
+
+    def slow(session):
+        time.sleep(pause)
+        return step(session)
+
+    loop.take_step = slow
+    loop.train(ctx, loop.Desk(Board(ctx, Phase.TRAINING), Console(silent=True), NullTracker()))
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_killed_and_resumed_is_equal_to_uninterrupted(ready, desk, processes, how: str) -> None:
+    straight, killed = ready("straight", **HOW[how]), ready("killed", **HOW[how])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        loop.train(straight, desk(straight))
+        child = processes.Process(target=train_slowly, args=(killed, 0.5))
+        child.start()
+        checkpoints = Checkpoints(killed, print)
+        deadline = time.monotonic() + 90
+        while 4 not in checkpoints.committed():
+            assert child.is_alive()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        assert checkpoints.committed()[-1] < 8
+        loop.train(killed, desk(killed))
+    finally:
+        torch.set_num_threads(threads)
+    assert checkpoints.committed() == [6, 8]
+    assert final_hash(killed) == final_hash(straight)
+
+
+def test_finished_and_run_again_trains_nothing(ready, desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = ready()
+    first = loop.train(ctx, desk(ctx))
+    monkeypatch.setattr(loop, "take_step", lambda session: pytest.fail("a step was taken"))
+    second = loop.train(ctx, desk(ctx))
+    assert first is not None
+    assert second is not None
+    assert second.artifact == first.artifact
+
+
+def test_other_settings_do_not_continue_a_checkpoint(ready, desk) -> None:
+    from dataclasses import replace
+
+    ctx = ready()
+    loop.train(ctx, desk(ctx))
+    other = replace(
+        ctx, spec=ctx.spec.model_copy(update={"training": ctx.spec.training.model_copy(update={"seed": 9})})
+    )
+    with pytest.raises(CheckpointsCorrupt):
+        loop.train(other, desk(other))
+
+
+def test_pictures_that_changed_are_refused(ready, desk, tmp_path: Path, examples: Path) -> None:
+    import shutil
+    from dataclasses import replace
+
+    from dreambooth_trainer.context import Mirror
+
+    ctx = ready()
+    shutil.copytree(examples, tmp_path / "examples", ignore=shutil.ignore_patterns("world", "subjects"))
+    (tmp_path / "examples" / "robot" / "images" / "1.png").unlink()
+    changed = replace(ctx, mirror=Mirror("s3://dreambooth/examples", tmp_path / "examples"))
+    with pytest.raises(DatasetInvalid, match="pictures changed"):
+        loop.train(changed, desk(changed))
+
+
+def test_a_loss_that_is_not_finite_stops_and_leaves_no_checkpoint_of_it(ready, desk) -> None:
+    ctx = ready(training={"steps": 6, "learningRate": 10.0, "optimizer": "Adafactor", "maxGradNorm": 1e6})
+    real, calls = loop.dreambooth_loss, []
+
+    def spoilt(prediction, target, **options):
+        calls.append(1)
+        return real(prediction * (float("nan") if len(calls) == 4 else 1), target, **options)
+
+    loop.dreambooth_loss = spoilt
+    try:
+        with pytest.raises(NonFiniteLoss, match=r"nan at step 4, learning rate 1\.0e\+01, on .*\.png \(sample"):
+            loop.train(ctx, desk(ctx))
+    finally:
+        loop.dreambooth_loss = real
+    assert Checkpoints(ctx, print).committed() == [2]
+
+
+def test_every_class_image_is_used(ready) -> None:
+    ctx = ready()
+    got = Inputs(ctx)
+    from dreambooth_trainer.distributed import World
+    from dreambooth_trainer.progress import Console
+    from dreambooth_trainer.session import begin
+
+    session = begin(ctx, got, read_prepared(ctx), World(), Console(silent=True))
+    names = [name for step in range(4) for name in session.data.batch(step * 2, 0, 0, 1).names]
+    assert {name.split(" (")[0] for name in names if name.startswith("class")} == {f"class image {i}" for i in range(4)}
+    assert session.fingerprint == fingerprint(ctx.spec, got.base_digest, got.pictures.digest)

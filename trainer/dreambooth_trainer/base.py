@@ -1,0 +1,51 @@
+"""A base's folder, looked at without torch: is it whole, of a known family, free of pickles; its digest and size."""
+
+import json
+from pathlib import Path
+
+from dreambooth_trainer.faults import BaseModelInvalid
+from dreambooth_trainer.manifests import describe
+
+PARTS = ("unet", "text_encoder", "vae", "tokenizer", "scheduler")
+MODEL_FILES = ("*.json", "*.txt", "*.safetensors")
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
+
+
+def base_digest(folder: Path) -> str:
+    """`sha256:<hex>` over the base's files: those that a server loads too."""
+    files = {p.relative_to(folder).as_posix() for pattern in MODEL_FILES for p in folder.rglob(pattern)}
+    return describe(folder, (name for name in files if not name.startswith("."))).digest
+
+
+def check_base(folder: Path, parts: tuple[str, ...]) -> None:
+    """Whether `parts` are there, as safetensors where they have weights. Raises BaseModelInvalid."""
+    for part in parts:
+        inner = folder / part
+        if not inner.is_dir() or not any(inner.iterdir()):
+            raise BaseModelInvalid(f"baseModel: part {part!r} is missing")
+        if part in ("tokenizer", "scheduler"):
+            continue
+        if not (inner / "config.json").is_file():
+            raise BaseModelInvalid(f"baseModel: {part}/config.json is missing")
+        if not any(inner.glob("*.safetensors")):
+            pickles = sorted(p.name for p in inner.iterdir() if p.suffix in PICKLES)
+            found = f"; {pickles[0]} is a pickle, which can run code: convert it" if pickles else ""
+            raise BaseModelInvalid(f"baseModel: {part} has no safetensors weights{found}")
+
+
+def check_family(folder: Path) -> None:
+    """Whether the base is whole and of this family; needs no torch. Raises BaseModelInvalid."""
+    try:
+        kind = json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
+    except (OSError, ValueError) as e:
+        raise BaseModelInvalid(f"baseModel: model_index.json cannot be read: {e}") from e
+    if kind != "StableDiffusionPipeline":
+        raise BaseModelInvalid(f"baseModel: {kind} is not supported: Stable Diffusion 1.x and 2.x are")
+    check_base(folder, PARTS)
+
+
+def native_resolution(folder: Path) -> int:
+    """Pixels of a side that the base was made for."""
+    unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
+    vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
+    return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)

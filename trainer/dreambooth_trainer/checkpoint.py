@@ -1,0 +1,241 @@
+"""The whole state of a training in the store: crash-safe, verified, written off the training thread.
+
+A checkpoint is a folder `step-NNNNNN` with weights, optimizer, average (all safetensors) and `state.json`, and its
+manifest last. The newest valid one wins; older ones are pruned only after a newer one is committed.
+"""
+
+import json
+import queue
+import re
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreambooth_api import layout
+from dreambooth_api.conditions import now
+from dreambooth_api.job import CheckpointStatus
+from dreambooth_api.names import MANIFEST
+from dreambooth_trainer.context import Context
+from dreambooth_trainer.faults import CheckpointsCorrupt
+from dreambooth_trainer.manifests import CorruptFolder, get_folder, put_folder
+from dreambooth_trainer.store import Store
+
+_STEP = re.compile(r"^step-(\d+)/")
+STATE = "state.json"
+
+
+@dataclass
+class State:
+    """All that a training needs to go on exactly: tensors on the CPU, apart from those being trained."""
+
+    step: int
+    # Subject's samples consumed over all ranks: the position in the stream, whatever the world's size.
+    samples: int
+    fingerprint: str
+    world_size: int
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Any]
+    ema: dict[str, Tensor] = field(default_factory=dict)
+    scaler: dict[str, Any] = field(default_factory=dict)
+
+
+def write_state(state: State, folder: Path) -> None:
+    """Write `state` as files of a new folder."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True)
+    tensors, plain = _split(state.optimizer)
+    save_file(state.weights, folder / "weights.safetensors")
+    save_file(tensors, folder / "optimizer.safetensors")
+    if state.ema:
+        save_file(state.ema, folder / "ema.safetensors")
+    facts = {
+        "step": state.step,
+        "samples": state.samples,
+        "fingerprint": state.fingerprint,
+        "worldSize": state.world_size,
+        "optimizer": plain,
+        "scaler": state.scaler,
+    }
+    (folder / STATE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def read_state(folder: Path) -> State:
+    """The state in `folder`. Raises ValueError, KeyError or OSError when it is not one."""
+    from safetensors.torch import load_file
+
+    facts = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    ema = folder / "ema.safetensors"
+    return State(
+        step=facts["step"],
+        samples=facts["samples"],
+        fingerprint=facts["fingerprint"],
+        world_size=facts["worldSize"],
+        weights=load_file(folder / "weights.safetensors"),
+        optimizer=_join(load_file(folder / "optimizer.safetensors"), facts["optimizer"]),
+        ema=load_file(ema) if ema.is_file() else {},
+        scaler=facts["scaler"],
+    )
+
+
+def _split(optimizer: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """An optimizer's state_dict as tensors by path and what JSON can hold."""
+    tensors: dict[str, Tensor] = {}
+
+    def take(path: str, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            tensors[path] = value.detach().cpu().contiguous().clone()
+            return {"tensor": path}
+        if isinstance(value, dict):
+            return {"dict": {str(k): take(f"{path}.{k}", v) for k, v in value.items()}}
+        if isinstance(value, list | tuple):
+            return {type(value).__name__: [take(f"{path}.{i}", v) for i, v in enumerate(value)]}
+        return value
+
+    return tensors, take("o", optimizer)
+
+
+def _join(tensors: dict[str, Tensor], plain: Any) -> Any:
+    """The inverse of `_split`; the optimizer's keys are parameters' numbers."""
+    if not isinstance(plain, dict):
+        return plain
+    ((kind, value),) = plain.items()
+    if kind == "tensor":
+        return tensors[value]
+    if kind == "dict":
+        return {int(k) if k.isdigit() else k: _join(tensors, v) for k, v in value.items()}
+    items = [_join(tensors, v) for v in value]
+    return tuple(items) if kind == "tuple" else items
+
+
+class Checkpoints:
+    """A job's checkpoints in the store."""
+
+    def __init__(self, ctx: Context, say: Callable[[str], None] = print) -> None:
+        self.ctx, self.say = ctx, say
+        self.local = ctx.work / "checkpoints" / ctx.uid
+
+    def at(self, step: int) -> Store:
+        """The folder of one step."""
+        ctx = self.ctx
+        return ctx.store.at(layout.checkpoint_prefix(ctx.namespace, ctx.name, ctx.uid, step))
+
+    def committed(self) -> list[int]:
+        """Steps that have a manifest, oldest first."""
+        return self._steps(only=MANIFEST)
+
+    def newest(self, fingerprint: str) -> State | None:
+        """The newest valid state; None when there never was one.
+
+        Corrupt and foreign ones are skipped with a warning. Raises CheckpointsCorrupt when only such are left.
+        """
+        steps = self.committed()
+        for step in reversed(steps):
+            try:
+                state = self.load(step)
+            except CorruptFolder as e:
+                self.say(f"checkpoint of step {step} is skipped: {e}")
+                continue
+            if state.fingerprint == fingerprint:
+                return state
+            self.say(f"checkpoint of step {step} is skipped: it is of other settings, pictures or another base")
+        if steps:
+            raise CheckpointsCorrupt(
+                f"none of {len(steps)} checkpoints in {self.ctx.checkpoints.uri} can be used; "
+                "remove them to start over, or make a new job"
+            )
+        return None
+
+    def load(self, step: int) -> State:
+        """The state of one step, verified. Raises CorruptFolder."""
+        folder = self.local / f"load-{step}-{threading.get_native_id()}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            get_folder(self.at(step), folder)
+            return read_state(folder)
+        except (ValueError, KeyError, OSError) as e:
+            raise CorruptFolder(f"{self.at(step).uri} holds no training state: {e}") from e
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def commit(self, state: State, keep: int) -> CheckpointStatus:
+        """Write, upload, commit; then prune all but the `keep` newest."""
+        folder = self.local / f"save-{state.step}"
+        shutil.rmtree(folder, ignore_errors=True)
+        store = self.at(state.step)
+        try:
+            write_state(state, folder)
+            put_folder(store, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._prune(keep)
+        return CheckpointStatus(step=state.step, uri=store.uri, time=now())
+
+    def _prune(self, keep: int) -> None:
+        """Remove what is older than the `keep` newest committed; each one's manifest first."""
+        oldest = self.committed()[-keep:][0]
+        for step in self._steps():
+            if step < oldest:
+                store = self.at(step)
+                store.delete(sorted(store.keys(), key=lambda key: key != MANIFEST))
+
+    def _steps(self, only: str | None = None) -> list[int]:
+        found = set()
+        for key in self.ctx.checkpoints.keys():  # noqa: SIM118 a Store is no dict
+            if (match := _STEP.match(key)) and (only is None or key == f"{match[0]}{only}"):
+                found.add(int(match[1]))
+        return sorted(found)
+
+
+class Writer:
+    """Commits states in a thread, one at a time; training waits only when the one before is not done yet."""
+
+    def __init__(self, checkpoints: Checkpoints, keep: int, on_commit: Callable[[CheckpointStatus], None]) -> None:
+        self._checkpoints, self._keep, self._on_commit = checkpoints, keep, on_commit
+        self._queue: queue.Queue[State | None] = queue.Queue(maxsize=1)
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
+        self._thread.start()
+
+    def save(self, state: State) -> None:
+        """Commit `state` soon. Raises what the one before ended with."""
+        self._raise()
+        self._queue.put(state)
+
+    def wait(self) -> None:
+        """Until all is committed. Raises what went wrong."""
+        self._queue.join()
+        self._raise()
+
+    def close(self) -> None:
+        """Commit what is left, end the thread. Raises what went wrong."""
+        self._queue.put(None)
+        self._thread.join()
+        self._raise()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        while (state := self._queue.get()) is not None:
+            try:
+                if self._error is None:
+                    self._on_commit(self._checkpoints.commit(state, self._keep))
+            except Exception as error:  # This thread's edge: the training thread raises it.
+                self._error = error
+            finally:
+                self._queue.task_done()
+        self._queue.task_done()
+
+
+def snapshot(parameters: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
+    """Parameters copied to the CPU, so that training can go on changing them."""
+    return {name: p.detach().to("cpu", copy=True).contiguous() for name, p in parameters.items()}

@@ -1,0 +1,109 @@
+"""The ranks: who I am, and the few words that ranks exchange beside gradients.
+
+Gradients travel by DDP. The control words (stop, losses for the log, what rank 0 found) go over a gloo group on the
+CPU, so that none of them waits for a GPU's queue.
+"""
+
+import os
+import signal
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dreambooth_trainer.faults import SavedOnSigterm
+
+# Rank 0 may draw validation pictures for long while the others wait.
+TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass
+class World:
+    """This process among the ranks; alone, every exchange is a no-op."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    control: Any = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is rank 0, which speaks to the outside."""
+        return self.rank == 0
+
+    def share(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.control)
+        return box[0]
+
+    def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
+        """`values` (on the CPU, of one shape everywhere) of every rank, in their order."""
+        if self.size == 1:
+            return [values]
+        parts = [torch.empty_like(values) for _ in range(self.size)]
+        dist.all_gather(parts, values, group=self.control)
+        return parts
+
+    def close(self) -> None:
+        """Leave."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def join(device: str) -> World:
+    """Meet the other ranks, as RANK, WORLD_SIZE, LOCAL_RANK and MASTER_* say; alone without them."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return World()
+    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    if device == "cuda":
+        torch.cuda.set_device(local)
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
+    control = dist.new_group(backend="gloo", timeout=TIMEOUT)
+    return World(rank, size, local, control)
+
+
+class StopSignal:
+    """SIGTERM, heard by any rank, becomes one step at which all of them stop.
+
+    Outside the loop (`immediate`) nothing is at stake and the process ends at once. In the loop each rank's flag is
+    reduced asynchronously in one step and read in the next, so that agreeing costs no waiting.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.immediate = True
+        self.heard = False
+        self._flag = torch.zeros(1)
+        self._pending: Any = None
+        self._before: Any = signal.SIG_DFL
+
+    def listen(self) -> None:
+        """Install the handler; only the main thread can."""
+        self._before = signal.signal(signal.SIGTERM, self._hear)
+
+    def release(self) -> None:
+        """Put the handler of before back."""
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _hear(self, _signal: int, _frame: object) -> None:
+        self.heard = True
+        if self.immediate:
+            raise SavedOnSigterm("asked to end before there was anything to save")
+
+    def agreed(self) -> bool:
+        """Whether all ranks stop now; called once a step by every rank."""
+        if self.world.size == 1:
+            return self.heard
+        stop = False
+        if self._pending is not None:
+            self._pending.wait()
+            stop = bool(self._flag.item())
+        self._flag = torch.tensor([float(self.heard)])
+        self._pending = dist.all_reduce(self._flag, dist.ReduceOp.MAX, group=self.world.control, async_op=True)
+        return stop

@@ -1,0 +1,122 @@
+"""What follows the last step on rank 0: draw, score, hold against the gate, publish, register."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from dreambooth_api.job import Progress
+from dreambooth_api.reasons import Phase
+from dreambooth_api.result import TrainResult
+from dreambooth_trainer import scoring
+from dreambooth_trainer.pictures import sheet
+from dreambooth_trainer.prepare import Inputs, Prepared
+from dreambooth_trainer.publish import Made, publish
+from dreambooth_trainer.session import Session
+from dreambooth_trainer.tracking import flat
+
+if TYPE_CHECKING:
+    from dreambooth_trainer.loop import Desk
+
+
+def params_of(session: Session, prepared: Prepared) -> dict[str, str]:
+    """Every setting and the digests of what went in, for MLflow."""
+    plan, ctx = session.plan, session.ctx
+    resolved = {
+        "steps": plan.steps,
+        "learning_rate": plan.learning_rate,
+        "text_encoder_learning_rate": plan.text_encoder_learning_rate,
+        "resolution": plan.resolution,
+        "precision": "fp32" if plan.precision == "no" else plan.precision,
+        "device": plan.device,
+    }
+    return {
+        **flat("", ctx.spec.to_dict()),
+        **flat("resolved", resolved),
+        "digest.base": prepared.base_digest,
+        "digest.dataset": prepared.dataset_digest,
+        "image": ctx.image or "none",
+    }
+
+
+def validate(session: Session, desk: Desk) -> None:
+    """Draw the validation prompts with the state of now, into MLflow."""
+    validation = session.plan.spec.validation
+    with averaged(session):
+        drawn = session.family.draw(
+            [p for p in session.plan.validation_prompts for _ in range(validation.images)],
+            [scoring.SEED + i for i in range(len(session.plan.validation_prompts) * validation.images)],
+            steps=validation.steps,
+            guidance=validation.guidance_scale,
+            resolution=session.plan.resolution,
+        )
+    _track(session, desk, drawn)
+    session.family.park_vae()
+
+
+@contextlib.contextmanager
+def averaged(session: Session) -> Iterator[None]:
+    """While it lasts, the trained weights are their moving average, if there is one."""
+    parameters = session.trainee.trainable()
+    if session.ema:
+        session.ema.swap(parameters)
+    try:
+        yield
+    finally:
+        if session.ema:
+            session.ema.swap(parameters)
+
+
+def finish(session: Session, got: Inputs, prepared: Prepared, desk: Desk) -> TrainResult:
+    """Score what was trained; publish it if the gate lets it."""
+    plan = session.plan
+    result = TrainResult(
+        progress=Progress(
+            **(desk.board.report.progress.model_dump() | {"step": session.step, "steps": plan.steps, "percent": 100})
+        )
+    )
+    with averaged(session):
+        desk.board.set(phase=Phase.SCORING)
+        measures = _score(session, got, desk)
+        scores = scoring.as_scores(measures, prepared.base_scores)
+        below = scoring.below_gate(plan.spec.publish.gate, measures)
+        artifact = None
+        if below is None:
+            desk.board.set(phase=Phase.PUBLISHING)
+            run = desk.board.report.run
+            made = Made(prepared.base_digest, measures, run.id if run else None)
+            artifact = publish(session.ctx, plan, session.family, session.trainee, made)
+            desk.tracker.register(f"{session.ctx.namespace}.{plan.spec.publish.name}", artifact)
+            desk.console.say(f"published {artifact.uri} ({artifact.bytes / 2**20:.1f} MiB)")
+        else:
+            desk.console.say(f"not published: below the gate: {below}")
+    report = desk.board.report
+    return result.model_copy(
+        update={
+            "scores": scores,
+            "artifact": artifact,
+            "below_gate": below,
+            "run": report.run,
+            "checkpoint": report.checkpoint,
+        }
+    )
+
+
+def _score(session: Session, got: Inputs, desk: Desk) -> scoring.Measures:
+    """Draw, show, measure."""
+    drawn = scoring.draw(session.family, session.plan)
+    _track(session, desk, drawn.subject)
+    held_out = [picture.image for picture in got.pictures.held_out]
+    measures = scoring.measure(drawn, held_out, *scoring.encoders(got.encoders))
+    if measures:
+        desk.tracker.metrics(session.step, {f"score_{name}": value for name, value in measures.items()})
+        desk.console.say("scores: " + "  ".join(f"{name} {value:.3f}" for name, value in measures.items()))
+    return measures
+
+
+def _track(session: Session, desk: Desk, images: list[Image.Image]) -> None:
+    picture = sheet(images, session.plan.spec.validation.images)
+    desk.tracker.image(picture, f"validation/step-{session.step:06d}.png")

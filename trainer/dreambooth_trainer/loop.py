@@ -1,0 +1,228 @@
+"""The story of a training, to be read from top to bottom.
+
+Pods run it as `python -m dreambooth_trainer train --job PATH` under `launch`; `dreambooth run` calls it in-process.
+"""
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from dreambooth_api.job import Progress
+from dreambooth_api.reasons import Phase
+from dreambooth_api.result import TrainResult
+from dreambooth_trainer import finish, optim
+from dreambooth_trainer.checkpoint import Checkpoints, Writer
+from dreambooth_trainer.config import Plan
+from dreambooth_trainer.context import Context
+from dreambooth_trainer.distributed import StopSignal, join
+from dreambooth_trainer.faults import NonFiniteLoss, SavedOnSigterm
+from dreambooth_trainer.loss import dreambooth_loss, min_snr_weights
+from dreambooth_trainer.prepare import Inputs, read_prepared
+from dreambooth_trainer.progress import Board, Console, duration
+from dreambooth_trainer.session import Session, begin, check_unchanged
+from dreambooth_trainer.stream import seed_of
+from dreambooth_trainer.tracking import Tracker
+
+
+@dataclass
+class Desk:
+    """Where rank 0 reports to; the other ranks' desks are silent."""
+
+    board: Board
+    console: Console
+    tracker: Tracker
+
+
+@dataclass
+class Clock:
+    """Pace: pictures and time since the last report, without what is not training."""
+
+    since: float = field(default_factory=time.monotonic)
+    steps: int = 0
+    seconds_per_step: float = 0.0
+
+    def lap(self, steps: int) -> None:
+        """Take `steps` steps since the last lap into the running mean."""
+        elapsed = (time.monotonic() - self.since) / max(1, steps)
+        self.seconds_per_step = elapsed if not self.seconds_per_step else 0.8 * self.seconds_per_step + 0.2 * elapsed
+        self.since = time.monotonic()
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one micro-step left behind, still on the device: a loss per sample, and the samples' names."""
+
+    step: int
+    per_sample: Tensor
+    names: list[str]
+
+
+def train(ctx: Context, desk: Desk) -> TrainResult | None:
+    """Train, score, publish. The result is rank 0's; the other ranks have None. Raises TrainerFault."""
+    got = Inputs(ctx)
+    prepared = read_prepared(ctx)
+    check_unchanged(prepared, got)
+    world = join(got.plan.device)
+    stop = StopSignal(world)
+    stop.listen()
+    try:
+        session = begin(ctx, got, prepared, world, desk.console)
+        desk.tracker.params(finish.params_of(session, prepared))
+        if session.resumed:
+            desk.board.metrics.resumes.inc()
+        run_loop(session, desk, stop)
+        return finish.finish(session, got, prepared, desk) if world.leads else None
+    finally:
+        stop.release()
+        world.close()
+
+
+def run_loop(session: Session, desk: Desk, stop: StopSignal) -> None:
+    """From the session's step to the last one; the last state is committed when it returns."""
+    plan, every = session.plan, session.plan.spec.checkpoints.every_steps
+    desk.board.set(phase=Phase.TRAINING)
+    desk.console.say(
+        f"training: {plan.spec.method.type.value}, step {session.step} of {plan.steps}, "
+        f"{session.world.size} rank(s) × batch {plan.batch}, {plan.precision if plan.precision != 'no' else 'fp32'}"
+    )
+    writer = _writer(session, desk)
+    stop.immediate = False
+    clock, traces = Clock(), list[Trace]()
+    while session.step < plan.steps:
+        traces += take_step(session)
+        done, last = session.step, session.step == plan.steps
+        stopping = stop.agreed()
+        saving = stopping or last or done % every == 0
+        if saving or done % plan.log_every == 0:
+            report(session, desk, traces, clock)
+            traces = []
+        if saving and writer is not None:
+            writer.save(session.state())
+        if stopping and not last:
+            _leave(session, desk, writer)
+        if _validation_due(plan, done) and session.world.leads:
+            finish.validate(session, desk)
+            clock.since = time.monotonic()
+    if writer is not None:
+        writer.close()
+    stop.immediate = True
+
+
+def take_step(session: Session) -> list[Trace]:
+    """One optimizer step: accumulate gradients over micro-steps, average them over ranks, clip, update."""
+    plan, accelerator, training = session.plan, session.accelerator, session.plan.spec.training
+    # What a model may draw by itself (dropout) follows from the step too, so that a resumed run draws the same.
+    torch.manual_seed(seed_of("step", training.seed, session.step, session.world.rank))
+    factor = optim.rate_factor(training.lr_scheduler, session.step, plan.steps, training.warmup_steps)
+    optim.set_rates(session.optimizer, _base_rates(session), factor)
+    traces = []
+    for micro in range(training.gradient_accumulation):
+        batch = session.data.batch(session.samples, micro, session.world.rank, session.world.size)
+        noisy = session.family.add_noise(batch.latents, batch.noise, batch.timesteps)
+        target = session.family.target(batch.latents, batch.noise, batch.timesteps)
+        with accelerator.accumulate(session.model):
+            prediction = session.model(noisy, batch.timesteps, session.text)
+            loss = dreambooth_loss(
+                prediction,
+                target,
+                subjects=batch.subjects,
+                prior_weight=plan.spec.prior.weight,
+                weights=_snr_weights(session, batch.timesteps),
+            )
+            accelerator.backward(loss.total)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(session.model.parameters(), training.max_grad_norm)
+            session.optimizer.step()
+            session.optimizer.zero_grad(set_to_none=True)
+        traces.append(Trace(session.step, loss.per_sample, batch.names))
+    session.samples += session.per_step
+    session.step += 1
+    if session.ema:
+        session.ema.update(session.trainee.trainable(), session.step)
+    return traces
+
+
+def _base_rates(session: Session) -> list[float]:
+    plan = session.plan
+    rates = [plan.learning_rate, plan.text_encoder_learning_rate]
+    return rates[: len(session.optimizer.param_groups)]
+
+
+def _snr_weights(session: Session, timesteps: Tensor) -> Tensor | None:
+    gamma = session.plan.spec.training.snr_gamma
+    if gamma is None:
+        return None
+    return min_snr_weights(session.family.schedule.alphas_cumprod, timesteps, gamma, session.family.prediction_type)
+
+
+def report(session: Session, desk: Desk, traces: list[Trace], clock: Clock) -> None:
+    """Read the losses since the last report, over all ranks, and show them. Raises NonFiniteLoss on every rank."""
+    # The one place where the CPU waits for the device.
+    losses = torch.stack([trace.per_sample.float() for trace in traces]).cpu()
+    by_rank = torch.stack(session.world.gather(losses))
+    _check_finite(session, traces, by_rank)
+    if not session.world.leads:
+        return
+    plan, subjects = session.plan, session.plan.batch
+    subject = float(by_rank[..., :subjects].mean())
+    prior = float(by_rank[..., subjects:].mean()) if plan.with_prior else 0.0
+    loss = subject + plan.spec.prior.weight * prior
+    steps = len({trace.step for trace in traces})
+    clock.lap(steps)
+    pace = session.per_step * (2 if plan.with_prior else 1) / max(clock.seconds_per_step, 1e-9)
+    rate = session.optimizer.param_groups[0]["lr"]
+    eta = int((plan.steps - session.step) * clock.seconds_per_step)
+    measured = {"loss": loss, "learning_rate": rate, "images_per_second": pace, "loss_subject": subject}
+    if plan.with_prior:
+        measured["loss_prior"] = prior
+    if plan.device == "cuda":
+        measured["gpu_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    desk.tracker.metrics(session.step, measured)
+    desk.board.advance(
+        Progress(
+            step=session.step,
+            steps=plan.steps,
+            percent=100 * session.step // plan.steps,
+            loss=f"{loss:.4f}",
+            images_per_second=f"{pace:.1f}",
+            eta_seconds=eta,
+        )
+    )
+    details = f"loss {loss:.4f}  lr {rate:.1e}  {pace:.1f} images/s  ETA {duration(eta)}"
+    desk.console.step("step", session.step, plan.steps, details)
+
+
+def _check_finite(session: Session, traces: list[Trace], by_rank: Tensor) -> None:
+    """Raise NonFiniteLoss with the first step and, where it was drawn here, the sample's name."""
+    bad = (~torch.isfinite(by_rank)).nonzero()
+    if not len(bad):
+        return
+    rank, row, column = min(bad.tolist(), key=lambda place: place[1])
+    name = traces[row].names[column] if rank == session.world.rank else f"a sample of rank {rank}"
+    rate = session.optimizer.param_groups[0]["lr"]
+    raise NonFiniteLoss(
+        f"the loss became {float(by_rank[rank, row, column])} at step {traces[row].step + 1}, learning rate "
+        f"{rate:.1e}, on {name}: lower training.learningRate, or use bf16 or fp32; no checkpoint holds that state"
+    )
+
+
+def _writer(session: Session, desk: Desk) -> Writer | None:
+    if not session.world.leads:
+        return None
+    checkpoints = Checkpoints(session.ctx, desk.console.say)
+    return Writer(checkpoints, session.plan.spec.checkpoints.keep, desk.board.committed)
+
+
+def _leave(session: Session, desk: Desk, writer: Writer | None) -> None:
+    """End on SIGTERM, all ranks at the same step, once the state is in the store."""
+    if writer is not None:
+        writer.close()
+    desk.console.say(f"asked to end: step {session.step} is saved")
+    raise SavedOnSigterm(f"asked to end; step {session.step} of {session.plan.steps} is saved")
+
+
+def _validation_due(plan: Plan, step: int) -> bool:
+    every = plan.spec.validation.every_steps
+    return every is not None and step % every == 0 and step < plan.steps

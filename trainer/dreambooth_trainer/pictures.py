@@ -1,0 +1,132 @@
+"""Pictures of people, made fit for training: upright, RGB, square.
+
+PNG, JPEG and WebP of any colour mode: CMYK, palettes, grey and 16 bit are converted; transparency is laid on white;
+EXIF's orientation is applied. Refused with the file's name: what is no picture or is cut off, a short side below 16
+pixels or below a quarter of the resolution (nothing is left to learn from), more than 89 megapixels.
+"""
+
+import struct
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from dreambooth_api.artifact import content_digest
+from dreambooth_trainer.faults import DatasetInvalid, DatasetNotFound
+from dreambooth_trainer.manifests import entry_of_file
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MIN_SIDE = 16
+# Above this Pillow suspects a decompression bomb.
+MAX_PIXELS = 89_000_000
+_FORMATS = ("PNG", "JPEG", "WEBP")
+_UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture, ready: `image` is RGB, resolution × resolution."""
+
+    name: str
+    image: Image.Image
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """The subject's pictures: those to train on, and those kept for scoring."""
+
+    train: list[Picture]
+    held_out: list[Picture]
+    digest: str
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return len(self.train) + len(self.held_out)
+
+
+def is_picture_name(name: str) -> bool:
+    """Whether a file name claims to be a picture; others beside (captions, read-me) are left alone."""
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def load_pictures(folder: Path, resolution: int, holdout: int) -> PictureSet:
+    """The pictures in `folder` by name; the last `holdout` are held out.
+
+    Raises DatasetNotFound when there are none, DatasetInvalid with the name of one that cannot be used.
+    """
+    files = sorted(p for p in folder.iterdir() if p.is_file() and is_picture_name(p.name)) if folder.is_dir() else []
+    if not files:
+        raise DatasetNotFound("subject.images: there is no PNG, JPEG or WebP picture there")
+    if holdout >= len(files):
+        raise DatasetInvalid(
+            f"subject.holdout: {holdout} of {len(files)} pictures held out leaves none to train on; "
+            "lower it or add pictures"
+        )
+    digest = content_digest({p.name: entry_of_file(p).sha256 for p in files})
+    pictures = [Picture(p.name, fit(decode(p, resolution), resolution)) for p in files]
+    cut = len(pictures) - holdout
+    return PictureSet(pictures[:cut], pictures[cut:], digest)
+
+
+def decode(path: Path, resolution: int = MIN_SIDE) -> Image.Image:
+    """The picture in `path`: upright RGB, whole. Raises DatasetInvalid with its name.
+
+    A JPEG far larger than `resolution` is decoded at a fraction of its size, which is fast and exact enough.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return _decode(path, resolution)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as e:
+        raise DatasetInvalid(f"{path.name}: too large: at most {MAX_PIXELS // 10**6} megapixels") from e
+    except _UNREADABLE as e:
+        if isinstance(e, Image.UnidentifiedImageError):
+            raise DatasetInvalid(f"{path.name}: not a PNG, JPEG or WebP picture") from e
+        raise DatasetInvalid(f"{path.name}: cannot be read to its end ({e})") from e
+
+
+def _decode(path: Path, resolution: int) -> Image.Image:
+    with Image.open(path, formats=_FORMATS) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise DatasetInvalid(f"{path.name}: {width}×{height}: at most {MAX_PIXELS // 10**6} megapixels")
+        least = max(MIN_SIDE, resolution // 4)
+        if min(width, height) < least:
+            raise DatasetInvalid(f"{path.name}: {width}×{height} is too small: at least {least} pixels a side")
+        if image.format == "JPEG" and image.mode == "RGB":
+            image.draft("RGB", (2 * resolution, 2 * resolution))
+        image.load()
+        return _rgb(ImageOps.exif_transpose(image))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """`image` in RGB."""
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        values = np.asarray(image).astype(np.float64)
+        # 16-bit files come as I;16 or, by some writers, as I; what fits 8 bits is taken as it is.
+        scaled = values / 257 if values.max(initial=0) > 255 else values
+        return Image.fromarray(scaled.clip(0, 255).round().astype(np.uint8)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def fit(image: Image.Image, resolution: int) -> Image.Image:
+    """The middle of `image`, as a square of `resolution` pixels."""
+    return ImageOps.fit(image, (resolution, resolution), Image.Resampling.LANCZOS)
+
+
+def sheet(images: list[Image.Image], columns: int) -> Image.Image:
+    """`images` of one size in rows of `columns`."""
+    width, height = images[0].size
+    rows = -(-len(images) // columns)
+    page = Image.new("RGB", (columns * width, rows * height), "white")
+    for index, image in enumerate(images):
+        page.paste(image, ((index % columns) * width, (index // columns) * height))
+    return page

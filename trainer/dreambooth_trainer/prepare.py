@@ -1,0 +1,135 @@
+"""`prepare`: is the input good? Then draw the class images and measure the base, for `train` to start from.
+
+What can be refused without torch is refused first, within a second.
+"""
+
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dreambooth_api.job import Progress
+from dreambooth_api.names import PREPARED
+from dreambooth_api.reasons import Phase
+from dreambooth_api.result import PrepareResult
+from dreambooth_trainer import inputs
+from dreambooth_trainer.base import base_digest, check_family, native_resolution
+from dreambooth_trainer.config import Plan, check_spec, resolve
+from dreambooth_trainer.context import Context
+from dreambooth_trainer.faults import SpecFault
+from dreambooth_trainer.pictures import PictureSet, load_pictures
+from dreambooth_trainer.progress import Board, Console
+from dreambooth_trainer.store import Missing
+
+if TYPE_CHECKING:
+    from dreambooth_trainer.family import StableDiffusion
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What `prepare` found and `train` holds the input against."""
+
+    base_digest: str
+    dataset_digest: str
+    prior_key: str | None
+    base_scores: dict[str, float] = field(default_factory=dict)
+
+    def dump(self) -> bytes:
+        """As JSON."""
+        return json.dumps(self.__dict__, indent=1).encode()
+
+
+def read_prepared(ctx: Context) -> Prepared:
+    """What was prepared. Raises SpecFault when nothing was."""
+    try:
+        return Prepared(**json.loads(ctx.job_store.read(PREPARED)))
+    except (Missing, ValueError, TypeError) as e:
+        raise SpecFault(f"{ctx.job_store.uri}/{PREPARED} is missing: run `prepare` first") from e
+
+
+class Inputs:
+    """Base and pictures on this machine, checked, and the plan that follows from them."""
+
+    def __init__(self, ctx: Context) -> None:
+        """Fetch and check. Raises the faults of spec, pictures and base."""
+        check_spec(ctx.spec)
+        self.ctx = ctx
+        pictures = inputs.fetch_pictures(ctx)
+        # At the base's own resolution pictures are judged below; what is no picture is refused before a base is
+        # fetched, which may take minutes.
+        load_pictures(pictures, ctx.spec.training.resolution or 16, ctx.spec.subject.holdout)
+        self.base: Path = inputs.fetch_base(ctx)
+        check_family(self.base)
+        self.encoders = {
+            name: inputs.fetch_encoder(ctx, uri, f"scoring.{name}")
+            for name, uri in (("clip", ctx.spec.scoring.clip), ("dino", ctx.spec.scoring.dino))
+            if uri
+        }
+        self.base_digest = base_digest(self.base)
+        self.plan: Plan = _plan(ctx, self.base)
+        self.pictures: PictureSet = load_pictures(pictures, self.plan.resolution, ctx.spec.subject.holdout)
+
+    @cached_property
+    def family(self) -> "StableDiffusion":
+        """The base, loaded when first asked for."""
+        import torch
+
+        from dreambooth_trainer.family import StableDiffusion
+
+        family = StableDiffusion(self.base, torch.device(self.plan.device))
+        family.check_words(self.plan.instance_prompt, self.ctx.spec.subject.identifier)
+        return family
+
+
+def _plan(ctx: Context, base: Path) -> Plan:
+    import torch
+
+    gpu = ctx.spec.topology.gpus_per_node > 0 and torch.cuda.is_available()
+    if ctx.spec.topology.gpus_per_node > 0 and not gpu:
+        print("no GPU is visible: training on the CPU (topology.gpusPerNode: 0 says so)", flush=True)
+    return resolve(ctx.spec, native_resolution(base), "cuda" if gpu else "cpu", gpu and torch.cuda.is_bf16_supported())
+
+
+def prepare(ctx: Context, board: Board, console: Console) -> PrepareResult:
+    """Check everything, draw what lacks of the class images, score the base; leave `prepared.json`."""
+    got = Inputs(ctx)
+    plan, pictures = got.plan, got.pictures
+    console.say(
+        f"pictures: {len(pictures.train)} to train on, {len(pictures.held_out)} held out; base {got.base_digest[:19]}; "
+        f"{plan.resolution} pixels"
+    )
+    family = got.family
+    from dreambooth_trainer import priors
+
+    prior = key = None
+    if plan.with_prior:
+        key = priors.key_of(got.base_digest, family.sampler_identity(), plan)
+
+        def progress(done: int, total: int) -> None:
+            board.advance(Progress(step=done, steps=total, percent=100 * done // total))
+            console.step("class images", done, total)
+
+        prior = priors.complete(ctx, key, plan, lambda: family, progress)
+        console.say(f"class images: {prior.images}, {prior.reused} of them there before")
+    board.set(phase=Phase.SCORING)
+    scores = score_base(got, console)
+    board.set(phase=Phase.PREPARING)
+    found = Prepared(got.base_digest, pictures.digest, key, scores)
+    ctx.job_store.write(PREPARED, found.dump())
+    return PrepareResult(
+        prior=prior, dataset_digest=pictures.digest, base_digest=got.base_digest, images=pictures.count
+    )
+
+
+def score_base(got: Inputs, console: Console) -> dict[str, float]:
+    """How the base itself draws the validation prompts, for comparison; empty without an encoder."""
+    if not got.encoders:
+        return {}
+    from dreambooth_trainer import scoring
+
+    clip, dino = scoring.encoders(got.encoders)
+    held_out = [picture.image for picture in got.pictures.held_out]
+    scores = scoring.measure(scoring.draw(got.family, got.plan), held_out, clip, dino)
+    console.say("the base: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+    return scores

@@ -1,0 +1,93 @@
+"""A pod's process from door to door: context in, exit code and termination message out."""
+
+import os
+from pathlib import Path
+
+from dreambooth_api.reasons import Phase
+from dreambooth_api.result import PrepareResult, TrainResult
+from dreambooth_trainer.context import Context, pod_context
+from dreambooth_trainer.faults import SavedOnSigterm, guarded
+from dreambooth_trainer.progress import Board, BoardServer, Console
+from dreambooth_trainer.tracking import MlflowTracker, NullTracker, RunName, Tracker
+
+# How long MLflow is given to catch up at the end, seconds: after a success, after a fault, before a kill.
+PATIENCE = {"FINISHED": 120.0, "FAILED": 30.0, "KILLED": 5.0}
+
+
+def run(process: str, job_file: Path, port: int) -> int:
+    """`prepare` or `train`; returns the exit code."""
+    quiet_libraries()
+    if process == "prepare":
+        return guarded(lambda: prepare_process(pod_context(job_file, port)))
+    return guarded(lambda: train_process(pod_context(job_file, port)))
+
+
+def quiet_libraries() -> None:
+    """Progress bars of libraries and their advice are noise in a log of ours."""
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "DIFFUSERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TQDM_DISABLE": "1",
+        "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def prepare_process(ctx: Context) -> PrepareResult:
+    """Check the input, draw class images, score the base."""
+    from dreambooth_trainer.prepare import prepare
+
+    board = Board(ctx, Phase.PREPARING)
+    server = BoardServer(board, ctx.port) if ctx.port is not None else None
+    try:
+        return prepare(ctx, board, Console(ctx.terminal))
+    finally:
+        if server:
+            server.close()
+
+
+def train_process(ctx: Context) -> TrainResult | None:
+    """One rank: train; rank 0 scores, publishes and speaks to the outside."""
+    leads = int(os.environ.get("RANK", "0")) == 0
+    board = Board(ctx, Phase.TRAINING)
+    server = BoardServer(board, ctx.port) if leads and ctx.port is not None else None
+    tracker = make_tracker(ctx, board) if leads else NullTracker()
+    try:
+        return _tracked(ctx, board, tracker, Console(ctx.terminal, silent=not leads))
+    finally:
+        if server:
+            server.close()
+
+
+def _tracked(ctx: Context, board: Board, tracker: Tracker, console: Console) -> TrainResult | None:
+    from dreambooth_trainer.loop import Desk, train
+
+    status = "FAILED"
+    try:
+        result = train(ctx, Desk(board, console, tracker))
+        status = "FINISHED"
+    except SavedOnSigterm:
+        status = "KILLED"
+        raise
+    finally:
+        console.close()
+        tracker.finish(status, PATIENCE[status])
+    # The run may have come to be known only while MLflow caught up.
+    return result.model_copy(update={"run": board.report.run}) if result else None
+
+
+def make_tracker(ctx: Context, board: Board) -> Tracker:
+    """The tracker of rank 0."""
+    if ctx.tracking.uri is None:
+        return NullTracker()
+    tracker = MlflowTracker(
+        ctx.tracking,
+        RunName(ctx.namespace, ctx.name, ctx.uid),
+        on_run=board.tracked,
+        on_away=lambda warning: board.set(warning=warning),
+    )
+    if ctx.image:
+        tracker.tags({"dreambooth.image": ctx.image})
+    return tracker

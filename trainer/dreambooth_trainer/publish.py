@@ -1,0 +1,88 @@
+"""The artifact: what was trained, as diffusers loads it, with its card, under the hash of its content."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from dreambooth_api import layout
+from dreambooth_api.artifact import BaseReference, ModelCard
+from dreambooth_api.conditions import now
+from dreambooth_api.job import ArtifactStatus
+from dreambooth_api.names import MODEL_CARD
+from dreambooth_trainer.config import Plan
+from dreambooth_trainer.context import Context
+from dreambooth_trainer.family import StableDiffusion
+from dreambooth_trainer.lora import save_adapters
+from dreambooth_trainer.manifests import describe, put_folder
+from dreambooth_trainer.trainee import Trainee
+
+
+@dataclass(frozen=True)
+class Made:
+    """What the card states beside the plan."""
+
+    base_digest: str
+    scores: dict[str, float]
+    run_id: str | None
+
+
+def publish(ctx: Context, plan: Plan, family: StableDiffusion, trainee: Trainee, made: Made) -> ArtifactStatus:
+    """Write the artifact below models/<namespace>/<name>/<digest>/, its manifest last."""
+    folder = ctx.work / "artifact"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_weights(folder, plan, family, trainee)
+    digest = describe(folder).digest
+    card = card_of(ctx, plan, family, made)
+    (folder / MODEL_CARD).write_text(json.dumps(card.to_dict(), indent=1) + "\n", encoding="utf-8")
+    store = ctx.store.at(layout.artifact_prefix(ctx.namespace, plan.spec.publish.name, digest))
+    manifest = put_folder(store, folder)
+    return ArtifactStatus(uri=store.uri, digest=digest, bytes=manifest.total_bytes)
+
+
+def write_weights(folder: Path, plan: Plan, family: StableDiffusion, trainee: Trainee) -> None:
+    """Adapters as one file, or whole parts as folders; safetensors only."""
+    if not plan.full:
+        save_adapters(folder, trainee.unet, trainee.text_encoder)
+        return
+    for name, module in (("unet", trainee.unet), ("text_encoder", trainee.text_encoder)):
+        if module is not None:
+            dtype = stored_dtype(family.folder / name)
+            module.to(dtype).save_pretrained(folder / name, safe_serialization=True)  # type: ignore[operator]
+            module.to(torch.float32)
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The number format in which the base keeps a part."""
+    from safetensors import safe_open
+
+    with safe_open(sorted(folder.glob("*.safetensors"))[0], framework="pt") as file:
+        return file.get_tensor(next(iter(file.keys()))).dtype
+
+
+def card_of(ctx: Context, plan: Plan, family: StableDiffusion, made: Made) -> ModelCard:
+    """All that a server must know."""
+    spec = plan.spec
+    return ModelCard(
+        name=spec.publish.name,
+        namespace=ctx.namespace,
+        job=ctx.name,
+        family=family.name,
+        base=BaseReference(uri=spec.base_model.uri, revision=spec.base_model.revision, digest=made.base_digest),
+        method=spec.method.type,
+        lora=None if plan.full else spec.method.lora,
+        train_text_encoder=spec.method.train_text_encoder,
+        identifier=spec.subject.identifier,
+        class_name=spec.subject.class_name,
+        prompt=plan.instance_prompt,
+        resolution=plan.resolution,
+        steps=spec.validation.steps,
+        guidance_scale=spec.validation.guidance_scale,
+        trained_steps=plan.steps,
+        scores={name: round(value, 4) for name, value in made.scores.items()},
+        run_id=made.run_id,
+        created=now(),
+    )

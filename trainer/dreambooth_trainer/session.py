@@ -1,0 +1,179 @@
+"""Everything that a training has in hand, put together in order: data, model, optimizer, ranks, the point to resume."""
+
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from PIL import Image
+from torch import Tensor, nn
+
+from dreambooth_trainer import dataset, optim, priors, trainee
+from dreambooth_trainer.checkpoint import Checkpoints, State, snapshot
+from dreambooth_trainer.config import Plan, fingerprint
+from dreambooth_trainer.context import Context
+from dreambooth_trainer.dataset import Dataset
+from dreambooth_trainer.distributed import World
+from dreambooth_trainer.family import StableDiffusion
+from dreambooth_trainer.faults import CheckpointsCorrupt, DatasetInvalid
+from dreambooth_trainer.manifests import CorruptFolder
+from dreambooth_trainer.prepare import Inputs, Prepared
+from dreambooth_trainer.progress import Console
+from dreambooth_trainer.trainee import Ema, Trainee
+
+
+@dataclass
+class Session:
+    """A training in progress; `step` and `samples` are its position."""
+
+    ctx: Context
+    plan: Plan
+    world: World
+    family: StableDiffusion
+    data: Dataset
+    # A row per caption: token ids when the text encoder trains, else hidden states.
+    text: Tensor
+    trainee: Trainee
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    accelerator: Accelerator
+    ema: Ema | None
+    fingerprint: str
+    step: int = 0
+    samples: int = 0
+    resumed: bool = False
+
+    @property
+    def per_step(self) -> int:
+        """Subject's samples of all ranks in one step."""
+        return self.data.per_step * self.world.size
+
+    def state(self) -> State:
+        """A copy of all that changes."""
+        scaler = self.accelerator.scaler
+        return State(
+            step=self.step,
+            samples=self.samples,
+            fingerprint=self.fingerprint,
+            world_size=self.world.size,
+            weights=snapshot(self.trainee.trainable()),
+            optimizer=_on_cpu(self.optimizer.state_dict()),
+            ema=_on_cpu(self.ema.shadow) if self.ema else {},
+            scaler=scaler.state_dict() if scaler is not None else {},
+        )
+
+
+def check_unchanged(prepared: Prepared, got: Inputs) -> None:
+    """Whether pictures and base are those that were prepared. Raises DatasetInvalid."""
+    if prepared.dataset_digest != got.pictures.digest:
+        raise DatasetInvalid("subject.images: the pictures changed since the job began: make a new job")
+    if prepared.base_digest != got.base_digest:
+        raise DatasetInvalid("baseModel: the base changed since the job began: make a new job")
+
+
+def begin(ctx: Context, got: Inputs, prepared: Prepared, world: World, console: Console) -> Session:
+    """Cache what is fixed, make the model trainable, and go back to the newest checkpoint."""
+    plan, family = got.plan, got.family
+    data = _data(ctx, got, prepared, world)
+    family.park_vae()
+    model = trainee.build(family, plan)
+    captions = [plan.instance_prompt, *([plan.class_prompt] if plan.with_prior else [])]
+    text = family.token_ids(captions) if model.text_encoder is not None else family.encode_text(captions)
+    optimizer = optim.build_optimizer(model, plan)
+    ema = Ema(model.trainable(), plan.spec.training.ema) if plan.spec.training.ema and world.leads else None
+    accelerator = _accelerator(plan)
+    session = Session(
+        ctx=ctx,
+        plan=plan,
+        world=world,
+        family=family,
+        data=data,
+        text=text,
+        trainee=model,
+        model=model,
+        optimizer=optimizer,
+        accelerator=accelerator,
+        ema=ema,
+        fingerprint=fingerprint(ctx.spec, got.base_digest, got.pictures.digest),
+    )
+    _resume(session, console)
+    if plan.spec.training.compile:
+        model.unet.compile()
+    session.model, session.optimizer = accelerator.prepare(model, optimizer)
+    return session
+
+
+def _data(ctx: Context, got: Inputs, prepared: Prepared, world: World) -> Dataset:
+    plan, family = got.plan, got.family
+    flip = plan.spec.training.flip
+    prior = None
+    if plan.with_prior:
+        prior = dataset.encode(family, _class_images(ctx, got, prepared, world), flip)
+    return Dataset(
+        plan=plan,
+        subject=dataset.encode(family, [picture.image for picture in got.pictures.train], flip),
+        subject_names=[picture.name for picture in got.pictures.train],
+        prior=prior,
+        timesteps=family.timesteps,
+    )
+
+
+def _class_images(ctx: Context, got: Inputs, prepared: Prepared, world: World) -> list[Image.Image]:
+    """The class images; what was lost or spoilt since `prepare` is drawn again by rank 0."""
+    key, count = prepared.prior_key or "", got.plan.spec.prior.images
+    if world.leads:
+        try:
+            images = priors.load(ctx, key, count)
+        except CorruptFolder:
+            priors.complete(ctx, key, got.plan, lambda: got.family)
+            images = priors.load(ctx, key, count)
+    world.share(None)
+    return images if world.leads else priors.load(ctx, key, count)
+
+
+def _accelerator(plan: Plan) -> Accelerator:
+    return Accelerator(
+        cpu=plan.device == "cpu",
+        mixed_precision=plan.precision,
+        gradient_accumulation_steps=plan.spec.training.gradient_accumulation,
+        step_scheduler_with_optimizer=False,
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)],
+    )
+
+
+def _resume(session: Session, console: Console) -> None:
+    """Go back to the newest checkpoint: rank 0 chooses, every rank loads and verifies it."""
+    checkpoints = Checkpoints(session.ctx, console.say)
+    state = checkpoints.newest(session.fingerprint) if session.world.leads else None
+    step = session.world.share(state.step if state else None)
+    if step is None:
+        return
+    if state is None:
+        try:
+            state = checkpoints.load(step)
+        except CorruptFolder as e:
+            raise CheckpointsCorrupt(f"rank {session.world.rank} cannot load the checkpoint of step {step}: {e}") from e
+    with torch.no_grad():
+        for name, parameter in session.trainee.trainable().items():
+            parameter.copy_(state.weights[name])
+        if session.ema:
+            for name, average in session.ema.shadow.items():
+                average.copy_(state.ema[name])
+    session.optimizer.load_state_dict(state.optimizer)
+    if session.accelerator.scaler is not None and state.scaler:
+        session.accelerator.scaler.load_state_dict(state.scaler)
+    session.step, session.samples, session.resumed = state.step, state.samples, True
+    if state.world_size != session.world.size:
+        console.say(f"the checkpoint was made by {state.world_size} ranks, now there are {session.world.size}")
+    console.say(f"resumed at step {state.step}")
+
+
+def _on_cpu(value):
+    """A copy of nested tensors on the CPU."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        return {key: _on_cpu(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on_cpu(inner) for inner in value)
+    return value
