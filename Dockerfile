@@ -24,11 +24,8 @@ RUN cd /src && pins() { \
 
 # The project itself, compiled, in a venv of the same path: its site-packages are laid over those of the dependencies.
 FROM tools AS project
-COPY pyproject.toml README.md LICENSE /src/
-COPY crds /src/crds
-COPY operator /src/operator
-COPY trainer /src/trainer
-COPY server /src/server
+# .dockerignore leaves nothing but what the packages are made of.
+COPY . /src/
 RUN /opt/uv/bin/uv pip install -q --no-deps /src \
     && python -m compileall -q --invalidation-mode unchecked-hash /opt/venv/lib/python3.11/site-packages
 

@@ -1,6 +1,20 @@
-"""Order of the whole run: what needs no cluster first, what takes the cluster down last."""
+"""Order of the whole run, and the one real cluster of all cluster tests.
+
+That is the one of KUBECONFIG, a local one that runs already, or one brought up. What was brought up is taken down at
+the end; on a cluster that was there, only the tests' namespaces come and go.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from dreambooth_demo.kube import Kube
+from dreambooth_local import health
+from dreambooth_local.places import places
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -10,3 +24,30 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 2 if item.get_closest_marker("local_lifecycle") else 1 if item.get_closest_marker("cluster") else 0
 
     items.sort(key=stage)
+
+
+def _local(command: str) -> None:
+    subprocess.run([sys.executable, "-m", "dreambooth_local", command], check=True)
+
+
+@pytest.fixture(scope="session")
+def found_running() -> bool:
+    """Whether the local cluster ran before the tests began."""
+    where = places(os.environ)
+    return where.kubeconfig.exists() and not health.complaints(where)
+
+
+@pytest.fixture(scope="session")
+def kube(request: pytest.FixtureRequest) -> Iterator[Kube]:
+    """The cluster, bare."""
+    if given := os.environ.get("KUBECONFIG"):
+        yield Kube(Path(given.split(":")[0]))
+        return
+    found = request.getfixturevalue("found_running")
+    # Also for one that runs: `up` is idempotent, and brings images of the present code.
+    _local("up")
+    try:
+        yield Kube(places(os.environ).kubeconfig, local=True)
+    finally:
+        if not found:
+            _local("down")

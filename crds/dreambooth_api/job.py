@@ -353,7 +353,7 @@ class DreamBoothJobStatus(ApiModel):
     phase: Phase | None = Field(None, description="Where the job is.")
     conditions: list[Condition] = Field([], description="`Complete` and `Failed`.")
     restarts: int = Field(0, ge=0, description="Training pods that failed and were replaced.")
-    start_time: str | None = Field(None, description="When the job was first seen, RFC 3339.")
+    start_time: str | None = Field(None, description="When the job began, or went on after a suspension, RFC 3339.")
     completion_time: str | None = Field(None, description="When it ended, RFC 3339.")
     progress: Progress | None = Field(None, description="How far the training is.")
     run: RunStatus | None = Field(None, description="The run in MLflow.")

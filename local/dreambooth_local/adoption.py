@@ -1,9 +1,9 @@
 """Hands an image from the builder's store to the node's without copying a byte.
 
-Both keep a layer as an overlay directory of the same form. So each layer's files are hard-linked into a snapshot of the node, under
-the layer's true chain id; the node is then told of the image (its configuration and a manifest) and finds every layer unpacked.
-Pushing, hashing, pulling and unpacking 6 GB of torch is replaced by making some 60,000 directory entries. Where the two stores are
-not on one file system, files are copied.
+Both keep a layer as an overlay directory of the same form. So each layer's files are hard-linked into a snapshot of the
+node, under the layer's true chain id; the node is then told of the image (its configuration and a manifest) and finds
+every layer unpacked. Pushing, hashing, pulling and unpacking 6 GB of torch is replaced by making some 60,000 directory
+entries. Where the two stores are not on one file system, files are copied.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def read_store(storage: Path, name: str) -> BuiltImage:
 
 
 def snapshot_directory(mounts: str) -> Path:
-    """The writable directory in what `ctr snapshots mounts` prints: an overlay's upperdir, or the source of a bind mount."""
+    """The writable directory in what `ctr snapshots mounts` prints: an overlay's upperdir, or a bind mount's source."""
     for option in mounts.replace(",", " ").split():
         if option.startswith("upperdir="):
             return Path(option.removeprefix("upperdir="))
@@ -98,10 +99,8 @@ def adopt(image: BuiltImage, node: NodeImages, scratch: Path) -> int:
 
 def _adopt_layer(layer: Layer, name: str, parent: str, node: NodeImages) -> None:
     key = f"adopt-{name}"
-    try:
-        node.ctr("snapshots", "rm", key)  # of an attempt that was cut short
-    except CommandFailed:
-        pass
+    with suppress(CommandFailed):  # there is one only after an attempt that was cut short
+        node.ctr("snapshots", "rm", key)
     node.ctr("snapshots", "prepare", key, *([parent] if parent else []))
     directory = snapshot_directory(node.ctr("snapshots", "mounts", "/mnt", key))
     link = ["-l"] if can_link(layer.files.parent, directory.parent) else []

@@ -1,4 +1,4 @@
-"""buildah, with a store of its own in the cache: the base image that no registry is asked for, and the Dockerfile's targets."""
+"""buildah, with a store of its own in the cache: the base image, which no registry is asked for, and our targets."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Builder:
         return True
 
     def base_image(self) -> str:
-        """Debian with Python under the name of the public base image, so that the Dockerfile stays what anyone builds."""
+        """Debian with Python under the public base image's name, so that the Dockerfile stays what anyone builds."""
         if self.holds(BASE_IMAGE):
             return "cached"
         self.where.images.mkdir(parents=True, exist_ok=True)

@@ -48,9 +48,10 @@ def control_plane(where: Places) -> str:
     (where.state / "containerd.toml").write_text(configs.containerd(where))
     (where.state / "kubelet.yaml").write_text(configs.kubelet(where))
     daemons, lines = Daemons(where.state), configs.control_plane(where, programs.paths(where))
-    started = [name for name, argv in lines.items() if name in ("etcd", "apiserver") and daemons.ensure(name, argv)]
-    until(Api(where.state / "pki").answers, 120, "the API server", daemons, ("etcd", "apiserver"))
-    started += [name for name, argv in lines.items() if name not in ("etcd", "apiserver") and daemons.ensure(name, argv)]
+    first = ("etcd", "apiserver")
+    started = [name for name in first if daemons.ensure(name, lines[name])]
+    until(Api(where.state / "pki").answers, 120, "the API server", daemons, first)
+    started += [name for name in lines if name not in first and daemons.ensure(name, lines[name])]
     return f"started {', '.join(started)}" if started else "running"
 
 

@@ -36,7 +36,15 @@ def run(
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("a") as sink:
                 done = subprocess.run(
-                    words, input=stdin, stdout=sink, stderr=sink, text=True, env=environ, cwd=cwd, timeout=timeout, check=False
+                    words,
+                    input=stdin,
+                    stdout=sink,
+                    stderr=sink,
+                    text=True,
+                    env=environ,
+                    cwd=cwd,
+                    timeout=timeout,
+                    check=False,
                 )
             said = log.read_text(errors="replace") if done.returncode else ""
     except subprocess.TimeoutExpired as error:

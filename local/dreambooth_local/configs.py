@@ -70,7 +70,7 @@ state = "{where.run}/containerd"
 
 
 def kubelet(where: Places) -> str:
-    """failCgroupV1 matters from Kubernetes 1.35 on. Eviction is all but off: a full disk is the machine owner's matter."""
+    """failCgroupV1 matters from Kubernetes 1.35 on. Eviction is all but off: a full disk is the owner's matter."""
     pki = where.state / "pki"
     return f"""apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -102,8 +102,10 @@ def control_plane(where: Places, program: Mapping[str, Path]) -> dict[str, list[
     pki, etcd = where.state / "pki", f"http://127.0.0.1:{ETCD_PORT}"
     return {
         "etcd": [
-            "etcd", f"--data-dir={where.state}/etcd", f"--listen-client-urls={etcd}", f"--advertise-client-urls={etcd}",
-            f"--listen-peer-urls=http://127.0.0.1:{ETCD_PORT + 1}", "--unsafe-no-fsync", "--logger=zap", "--log-level=warn",
+            "etcd", f"--data-dir={where.state}/etcd", f"--listen-client-urls={etcd}",
+            f"--advertise-client-urls={etcd}",
+            f"--listen-peer-urls=http://127.0.0.1:{ETCD_PORT + 1}", "--unsafe-no-fsync",
+            "--logger=zap", "--log-level=warn",
         ],
         "apiserver": [
             str(program["kube-apiserver"]), f"--etcd-servers={etcd}", f"--secure-port={API_PORT}",
@@ -125,7 +127,8 @@ def control_plane(where: Places, program: Mapping[str, Path]) -> dict[str, list[
             f"--authentication-kubeconfig={where.state}/controllers.conf",
             f"--authorization-kubeconfig={where.state}/controllers.conf",
             f"--service-account-private-key-file={pki}/accounts.key", f"--root-ca-file={pki}/ca.crt",
-            "--use-service-account-credentials=true", f"--cert-dir={pki}", "--leader-elect=false", "--bind-address=127.0.0.1",
+            "--use-service-account-credentials=true", f"--cert-dir={pki}",
+            "--leader-elect=false", "--bind-address=127.0.0.1",
             f"--flex-volume-plugin-dir={where.state}/kubelet/volume-plugins",
             "--horizontal-pod-autoscaler-sync-period=5s",  # a demo should not wait 15 s to see a replica
         ],

@@ -54,12 +54,12 @@ def query(name: str) -> bytes:
     return struct.pack("!6H", 0x4442, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", 1, 1)
 
 
-def resolves(name: str, address: str, server: str = DNS_SERVICE, seconds: float = 1.0) -> bool:
+def resolves(name: str, address: str, server: str = DNS_SERVICE, seconds: float = 1.0, port: int = 53) -> bool:
     """True when the DNS server answers `name` with `address`, which ends an A record's answer."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
         line.settimeout(seconds)
         try:
-            line.sendto(query(name), (server, 53))
+            line.sendto(query(name), (server, port))
             return line.recv(512).endswith(socket.inet_aton(address))
         except OSError:
             return False

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from dreambooth_local import adoption, cluster, stand_ins
+from dreambooth_local.api import Api, Unreachable
 from dreambooth_local.builder import BASE_IMAGE, Builder, source_hash
-from dreambooth_local.node_images import NodeImages
+from dreambooth_local.node_images import NodeImages, stale_references
 from dreambooth_local.places import Places, places
 
 CHECKOUT = Path(__file__).parents[2]
 RELEASE = "0.1.0"
 TARGETS = ("operator", "trainer", "server")
+TOOLS = "docker.io/dreambooth/tools:latest"  # a name for the stage that resolves the pins: what has none is pruned
 
 
 def tag(context: Path = CHECKOUT) -> str:
@@ -44,9 +47,10 @@ def build(where: Places) -> str:
     if built(where) == wanted and all(builder.holds(tags[0]) for tags in wanted.values()):
         return "cached"
     record.unlink(missing_ok=True)
+    builder.build("tools", [TOOLS], CHECKOUT)
     for target, tags in wanted.items():
         builder.build(target, tags, CHECKOUT)
-    builder.forget(name for tags in wanted.values() for name in tags)
+    builder.forget([TOOLS, *(name for tags in wanted.values() for name in tags)])
     record.write_text(json.dumps(wanted, indent=1) + "\n")
     return ", ".join(TARGETS)
 
@@ -68,8 +72,26 @@ def load(where: Places) -> str:
     for name in held:
         if name not in wanted and name.rpartition(":")[0] in repositories:
             node.ctr("images", "rm", name)
+    _forget_unnamed(where, node)
     (where.state / "loaded.json").write_text(json.dumps(loaded, indent=1) + "\n")
     return f"{sum(recorded.get(name) != i for name, i in loaded.items())} new"
+
+
+def _forget_unnamed(where: Places, node: NodeImages) -> None:
+    """Lets the node drop the layers of images that were replaced. Where no one can say what pods use, all are kept."""
+    try:
+        used = image_ids(Api(where.state / "pki").json("/api/v1/pods"))
+    except Unreachable:
+        return
+    for reference in stale_references(node.names(), used):
+        node.ctr("images", "rm", reference)
+
+
+def image_ids(pods: dict[str, Any]) -> set[str]:
+    """`sha256:…` of the images that the pods of a PodList run from."""
+    kinds = ("initContainerStatuses", "containerStatuses")
+    statuses = [s for pod in pods["items"] for kind in kinds for s in pod.get("status", {}).get(kind, [])]
+    return {status.get("imageID", "") for status in statuses}
 
 
 def load_stand_ins(where: Places) -> str:

@@ -16,8 +16,8 @@ FORWARDING = ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables")
 
 
 def ensure(state: Path) -> None:
-    """A bridge without ports carries the node's address and swallows what is addressed to a pod or Service that is not there:
-    nothing of the cluster's may leave by the machine's default route."""
+    """A bridge without ports carries the node's address and swallows what is addressed to a pod or Service that is not
+    there: nothing of the cluster's may leave by the machine's default route."""
     if not (Path("/sys/class/net") / SINK_BRIDGE).exists():
         run(["ip", "link", "add", SINK_BRIDGE, "type", "bridge"])
     run(["ip", "address", "replace", f"{NODE_ADDRESS}/24", "dev", SINK_BRIDGE])
@@ -39,8 +39,14 @@ def _forward(record: Path) -> None:
         (SYSCTL / name).write_text("1")
 
 
+def recorded(state: Path) -> dict[str, str]:
+    """The kernel's settings as they were before the cluster."""
+    record = state / "sysctl.json"
+    return json.loads(record.read_text()) if record.exists() else {}
+
+
 def _cgroups() -> None:
-    """A control group for the pods, by which their processes are found again: in each hierarchy of version 1, or the one of 2."""
+    """A control group for the pods, by which their processes are found again, in each hierarchy (version 2 has one)."""
     for hierarchy in hierarchies():
         group = hierarchy / CGROUP
         group.mkdir(exist_ok=True)
@@ -66,10 +72,8 @@ def remove(state: Path) -> None:
             kept = without_cluster_rules(rules)
             if kept != rules:
                 run([f"{family}-restore"], stdin=kept)
-    record = state / "sysctl.json"
-    if record.exists():
-        for name, value in json.loads(record.read_text()).items():
-            (SYSCTL / name).write_text(value)
+    for name, value in recorded(state).items():
+        (SYSCTL / name).write_text(value)
     for hierarchy in hierarchies():
         _remove_groups(hierarchy / CGROUP)
 

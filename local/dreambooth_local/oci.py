@@ -1,4 +1,4 @@
-"""An image of a few files, written without a builder: one layer, deterministic, as an OCI archive for `ctr images import`."""
+"""An image of a few files, written without a builder: one layer, deterministic, an archive for `ctr images import`."""
 
 from __future__ import annotations
 
@@ -107,9 +107,11 @@ def manifest(config_blob: bytes, layers: Sequence[tuple[str, int]]) -> dict[str,
     }
 
 
-def write_archive(path: Path, name: str, config_blob: bytes, layers: Sequence[tuple[str, int]], blobs: Sequence[bytes]) -> None:
-    """An archive of an image under its full name. `blobs` holds the layers' contents; it may be empty where the node already
-    has the layers unpacked: containerd then asks for none."""
+def write_archive(
+    path: Path, name: str, config_blob: bytes, layers: Sequence[tuple[str, int]], blobs: Sequence[bytes]
+) -> None:
+    """An archive of an image under its full name. `blobs` holds the layers' contents; it may be empty where the node
+    already has the layers unpacked: containerd then asks for none."""
     manifest_blob = json.dumps(manifest(config_blob, layers)).encode()
     entry = {
         "mediaType": MANIFEST_TYPE,

@@ -34,7 +34,7 @@ IDENTITIES = (
     Identity("scheduler", "/CN=system:kube-scheduler", "DNS:scheduler"),
     Identity("kubelet", f"/O=system:nodes/CN=system:node:{NODE}", f"DNS:{NODE},IP:{NODE_ADDRESS}"),
     Identity("proxy", "/CN=system:kube-proxy", "DNS:proxy"),
-    # The API server calls aggregated APIs (metrics-server) in its users' names; an authority of its own lets no user pose as it.
+    # The API server calls aggregated APIs (metrics-server) in its users' names; by an authority of its own.
     Identity("aggregator", "/CN=aggregator", "DNS:aggregator", authority="aggregator-ca"),
 )
 USERS = ("admin", "controllers", "scheduler", "kubelet", "proxy")
@@ -44,7 +44,9 @@ def kubeconfig(user: str, pki: Path) -> str:
     """A kubeconfig whose keys are files in `pki`. By 127.0.0.1, which no proxy setting sends elsewhere."""
     return f"""apiVersion: v1
 kind: Config
-clusters: [{{name: dreambooth-local, cluster: {{server: "https://127.0.0.1:{API_PORT}", certificate-authority: {pki}/ca.crt}}}}]
+clusters:
+- name: dreambooth-local
+  cluster: {{server: "https://127.0.0.1:{API_PORT}", certificate-authority: {pki}/ca.crt}}
 users: [{{name: {user}, user: {{client-certificate: {pki}/{user}.crt, client-key: {pki}/{user}.key}}}}]
 contexts: [{{name: dreambooth-local, context: {{cluster: dreambooth-local, user: {user}}}}}]
 current-context: dreambooth-local

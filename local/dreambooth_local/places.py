@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NODE = "node1"
-NODE_ADDRESS = "10.95.0.1"  # on our own bridge: it outlives a change of network or a reboot, unlike the machine's address
+NODE_ADDRESS = "10.95.0.1"  # on our own bridge: unlike the machine's address it outlives a change of network
 POD_RANGE = "10.244.0.0/16"
 NODE_POD_RANGE = "10.244.0.0/24"
 SERVICE_RANGE = "10.96.0.0/16"

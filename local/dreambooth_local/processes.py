@@ -73,7 +73,7 @@ class Daemons:
 
 
 def parse_start_time(stat: str) -> str | None:
-    """Field 22 of /proc/PID/stat, in clock ticks since boot; None for a zombie. The name in field 2 may hold anything."""
+    """Field 22 of /proc/PID/stat, in clock ticks since boot; None for a zombie. Field 2, a name, may hold anything."""
     fields = stat.rpartition(")")[2].split()
     return None if fields[0] in ("Z", "X") else fields[19]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from dreambooth_local.commands import run
 from dreambooth_local.places import Places
 
-GO_SOURCES = Path(__file__).parent / "go"  # go.mod and go.sum pin every module; coredns and pause have their main.go here
+GO_SOURCES = Path(__file__).parent / "go"  # go.mod and go.sum pin every module
 KUBERNETES = "1.34.4"  # the last but one whose kubelet takes Debian 12's containerd 1.6
 HELM = "3.19.5"
 COREDNS = "1.13.1"
@@ -26,7 +26,7 @@ VERSITYGW = "1.8.0"
 
 @dataclass(frozen=True)
 class Program:
-    """`package` is a path below GO_SOURCES (./coredns) or an import path; `module` is set where it is built by its own go.mod."""
+    """`package`: a path below GO_SOURCES or an import path; `module`: its version where its own go.mod counts."""
 
     name: str
     version: str
@@ -60,7 +60,9 @@ CLUSTER = (
     Program("local-path-provisioner", LOCAL_PATH, "github.com/rancher/local-path-provisioner"),
 )
 KUBECTL = _kubernetes("kubectl")
-METRICS = Program("metrics-server", METRICS_SERVER, "sigs.k8s.io/metrics-server/cmd/metrics-server", f"v{METRICS_SERVER}")
+METRICS = Program(
+    "metrics-server", METRICS_SERVER, "sigs.k8s.io/metrics-server/cmd/metrics-server", f"v{METRICS_SERVER}"
+)
 STORE = Program("minio", MINIO, "github.com/minio/minio", MINIO_MODULE)
 OTHER_STORE = Program("versitygw", VERSITYGW, "github.com/versity/versitygw/cmd/versitygw", f"v{VERSITYGW}")
 
@@ -92,7 +94,7 @@ def missing(where: Places) -> list[Program]:
 
 
 def build_command(program: Sequence[Program], out: Path) -> list[str]:
-    """One `go build` for programs of our module, or one `go install` for one with its own. Static, without debug data."""
+    """One `go build` for programs of our module, or one `go install` for one with its own. Without debug data."""
     flags = ["-trimpath", "-ldflags", f"-s -w -X k8s.io/component-base/version.gitVersion=v{KUBERNETES}"]
     if program[0].module:
         (one,) = program
@@ -106,7 +108,7 @@ def build_environment(environ: Mapping[str, str], out: Path) -> dict[str, str]:
 
 
 def ensure(where: Places, wanted: Sequence[Program], log: Path) -> str:
-    """Compiles what is missing of `wanted` (all of one module, or one program) and puts it into the cache whole or not at all."""
+    """Compiles what is missing of `wanted` (all of one module, or one program); a file appears whole or not at all."""
     lacking = absent(where, wanted)
     if lacking:
         where.programs.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,9 @@ def ready(steps: Sequence[Step], started: Collection[str], done: Collection[str]
 
 def heartbeat(elapsed: float, running: dict[str, float], now: float) -> str:
     """`… 40 s: compile kubernetes (38 s), base image (12 s)`"""
-    return f"… {elapsed:.0f} s: " + ", ".join(f"{name} ({now - begun:.0f} s)" for name, begun in sorted(running.items()))
+    return f"… {elapsed:.0f} s: " + ", ".join(
+        f"{name} ({now - begun:.0f} s)" for name, begun in sorted(running.items())
+    )
 
 
 class Progress:
@@ -57,7 +59,7 @@ class Progress:
             print(text, file=self.out, flush=True)
 
     def run(self, steps: Sequence[Step]) -> None:
-        """Runs all steps, as many at a time as their order allows. Raises StepFailed after those under way have ended."""
+        """Runs all steps, as many at a time as their order allows. Raises StepFailed after those under way ended."""
         started: set[str] = set()
         failure: StepFailed | None = None
         with ThreadPoolExecutor(max_workers=max(1, len(steps))) as pool:

@@ -1,4 +1,4 @@
-"""Takes the cluster down and leaves nothing of it behind, also after an unclean end. Programs and images stay in the cache."""
+"""Takes the cluster down and leaves nothing behind, also after an unclean end. The cache (programs, images) stays."""
 
 from __future__ import annotations
 

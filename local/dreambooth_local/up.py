@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from dreambooth_local import cluster, health, images, packages, programs, teardown
 from dreambooth_local.builder import Builder
@@ -13,7 +14,7 @@ from dreambooth_local.progress import Progress, Step
 
 
 def steps(where: Places) -> list[Step]:
-    """What is to be done, each step idempotent. Compiling takes the cores, packages and wheels the network: side by side."""
+    """What is to be done; each step is idempotent. Compiling takes the cores, packages and wheels the network."""
     log = where.logs
     compile_log = log / "compile.log"
     wanted = programs.cluster_programs(has_kubectl=programs.kubectl(where).parent != where.programs)
@@ -41,22 +42,27 @@ def steps(where: Places) -> list[Step]:
 
 
 def up(where: Places, progress: Progress) -> None:
-    """Bring everything up; a cluster that serves and knows the present images is left alone. Raises StepFailed, NotUp."""
+    """Bring everything up; one that serves and knows the present images is left alone. Raises StepFailed, NotUp."""
     with alone(where):
         if serves(where):
             progress.say("the local cluster is up")
             return
         if not teardown.is_ours(where.state):
             raise cluster.NotUp(f"{where.state} holds something that is not this cluster's: set DREAMBOOTH_STATE")
+        timings(where).unlink(missing_ok=True)
         progress.run(steps(where))
-        progress.write(where.state / "timings.json", "up")
+        progress.write(timings(where), "up")
+
+
+def timings(where: Places) -> Path:
+    """Written at the end of an `up`: where it is missing, some step has not been done."""
+    return where.state / "timings.json"
 
 
 def serves(where: Places) -> bool:
     """Whether there is nothing to do."""
-    return (
-        where.kubeconfig.exists() and images.current() and not programs.missing(where) and not health.complaints(where)
-    )
+    done = timings(where).exists() and images.current() and not programs.missing(where)
+    return done and not health.complaints(where)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import kopf
-from kopf._core.engines.indexing import OperatorIndexers
 from prometheus_client import REGISTRY
 
 from dreambooth_api import names
@@ -26,9 +25,7 @@ logger = logging.getLogger(__name__)
 async def run(settings: Settings) -> None:
     """The operator's life. Raises what ended it, if that was not a signal."""
     queue: WorkQueue[Key] = WorkQueue()
-    # kopf hands its indexes to handlers only; the workers need them, too.
-    indexers = OperatorIndexers()
-    caches = Caches(indexers.indices)
+    caches = Caches({})
     health = Health(oldest=queue.oldest)
     cluster = await connect()
     async with aiohttp.ClientSession() as session, _serving(settings, caches, health):
@@ -42,7 +39,6 @@ async def run(settings: Settings) -> None:
             await kopf.operator(
                 registry=registry,
                 settings=kopf_settings,
-                indexers=indexers,
                 clusterwide=not settings.namespaces,
                 namespaces=settings.namespaces,
                 standalone=True,

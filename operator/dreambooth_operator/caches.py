@@ -36,6 +36,10 @@ class Caches:
     def __init__(self, indices: Mapping[str, Any]) -> None:
         self._indices = indices
 
+    def bind(self, indices: Mapping[str, Any]) -> None:
+        """Read these from now on: kopf has them only once it starts."""
+        self._indices = indices
+
     def get(self, kind: str, namespace: str, name: str) -> Body | None:
         """An object by its name."""
         return self._one(kind.lower(), (namespace, name))
@@ -67,8 +71,8 @@ class Caches:
 
     def _each(self, index: str, key: Any) -> Iterator[Body]:
         found = self._index(index)
-        yield from list(found[key] if key in found else ())
+        yield from list(found.get(key, ()))
 
     def _index(self, name: str) -> Mapping[Any, Any]:
         # Before kopf is up there are none.
-        return self._indices[name] if name in self._indices else {}
+        return self._indices.get(name, {})

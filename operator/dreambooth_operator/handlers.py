@@ -67,6 +67,7 @@ def selector(kind: str) -> tuple[str, str, str]:
 def register(registry: kopf.OperatorRegistry, caches: Caches, add: Add, forget: Forget, health: Health) -> None:
     """All watches and indexes."""
     kopf.on.login(registry=registry)(_login)
+    kopf.on.startup(registry=registry)(_binding(caches))
     for kind in (*OWN, *CHILD_KINDS):
         kopf.index(*selector(kind), id=kind.lower(), registry=registry)(_by_name)
     kopf.index("", "v1", "pods", id="pod", registry=registry)(_pods_by_owner)
@@ -83,6 +84,15 @@ def register(registry: kopf.OperatorRegistry, caches: Caches, add: Add, forget: 
 
 def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
     return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+
+def _binding(caches: Caches) -> Callable[..., Awaitable[None]]:
+    """kopf hands its indexes to handlers, by their ids; the workers need them, too."""
+
+    async def bind(**indices: Any) -> None:
+        caches.bind(indices)
+
+    return bind
 
 
 async def _by_name(body: kopf.Body, namespace: str | None, name: str, **_: Any) -> dict[Any, Body]:

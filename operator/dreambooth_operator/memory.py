@@ -14,6 +14,10 @@ class Memory:
     # The object as the last status write returned it: newer than the cache until the watch catches up.
     written: Body | None = None
     settled: set[tuple[ChildRef, str, Any]] = field(default_factory=set)
+    # When which manifest of a child was applied last, on the monotonic clock.
+    applied: dict[ChildRef, tuple[str, float]] = field(default_factory=dict)
+    # The API server did not take a child the last time.
+    refused: bool = False
     report: Report | None = None
     # When the trainer was asked last, on the monotonic clock.
     asked: float = float("-inf")

@@ -23,7 +23,7 @@ def held(view: ModelView, old: PersonalizedModelStatus, problem: Problem) -> Per
 def serving(view: ModelView, old: PersonalizedModelStatus, artifact: Artifact) -> PersonalizedModelStatus:
     """Being rolled out, or rolled out."""
     done, available = rolled_out(view, artifact), _available(view) > 0
-    problem = None if done else _trouble(view, artifact)
+    problem = _trouble(view, artifact)
     new = _base(view, old).model_copy(
         update={
             "phase": _phase(done, available, problem),
@@ -33,7 +33,8 @@ def serving(view: ModelView, old: PersonalizedModelStatus, artifact: Artifact) -
         }
     )
     if done:
-        new = with_condition(new, view, ConditionType.PROGRESSING, False, Reason.AVAILABLE, "rolled out")
+        reason, message = problem or Problem(Reason.AVAILABLE, "rolled out")
+        new = with_condition(new, view, ConditionType.PROGRESSING, False, reason, message)
         return with_condition(new, view, ConditionType.READY, True, Reason.AVAILABLE, f"serves {artifact.digest}")
     reason, message = problem or Problem(Reason.ROLLING_OUT, "pods are starting")
     new = with_condition(new, view, ConditionType.PROGRESSING, problem is None, reason, message)
@@ -43,16 +44,16 @@ def serving(view: ModelView, old: PersonalizedModelStatus, artifact: Artifact) -
 
 
 def rolled_out(view: ModelView, artifact: Artifact) -> bool:
-    """Whether all replicas are of the wanted artifact and available: what `kubectl rollout status` waits for."""
+    """Whether every replica is of the wanted artifact, and one at least is available. How many there should be is the
+    autoscaler's business: a model that is scaled up has been rolled out all the same."""
     deployment = _deployment(view)
     if deployment is None or _artifact_of(deployment["spec"]["template"]) != artifact.digest:
         return False
-    status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
+    status = deployment.get("status", {})
     return (
         status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 1)
-        and status.get("updatedReplicas", 0) >= wanted
-        and status.get("availableReplicas", 0) >= max(1, wanted)
-        and status.get("replicas", 0) <= status.get("updatedReplicas", 0)
+        and status.get("availableReplicas", 0) >= 1
+        and status.get("replicas", 0) == status.get("updatedReplicas", 0)
     )
 
 

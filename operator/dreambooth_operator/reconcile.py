@@ -26,6 +26,8 @@ from dreambooth_operator.views import Body, ChildRef, Decision, JobView, Key, Mo
 # However quiet it is, everything is looked at again after this, seconds: without an API call where all is well.
 RESYNC = 600.0
 POLL = 10.0
+# Somebody who undoes what was just applied is answered no more often than this, seconds.
+CONTEST = 10.0
 # The API server refuses for good: what is wrong is in the object that it was asked to take.
 FOR_GOOD = (400, 422)
 NOT_NOW = (403,)
@@ -128,14 +130,22 @@ class Reconciler:
         refused: Callable[[Problem, bool], Decision],
     ) -> None:
         """Events, status, children: told again they are the same; and no child is made before its job's spec is
-        frozen by the status."""
-        await self._report_status(kind, view, memory, decision)
+        frozen by the status. What was refused the last time is tried before anything else is said about it."""
+        if before := not memory.refused:
+            await self._report_status(kind, view, memory, decision)
         try:
             for manifest in decision.apply:
-                await self._apply(view, memory, manifest)
+                if _contested(view, memory, manifest):
+                    decision = replace(decision, again=min(decision.again or CONTEST, CONTEST))
+                else:
+                    await self._apply(view, memory, manifest)
+            memory.refused = False
         except _Refused as e:
             decision = refused(e.problem, e.final)
-            logger.warning("%s %s/%s: %s", kind, view.namespace, view.name, e.problem.message)
+            if not memory.refused:
+                logger.warning("%s %s/%s: %s", kind, view.namespace, view.name, e.problem.message)
+            memory.refused = True
+        if memory.refused or not before:
             await self._report_status(kind, view, memory, decision)
         for name, value in decision.suspend:
             await self._cluster.suspend(view.namespace, name, value)
@@ -161,8 +171,10 @@ class Reconciler:
         """Apply a child. Raises _Refused, or ApiFault when trying again may help."""
         ref = ChildRef(manifest["kind"], manifest["metadata"]["name"])
         try:
-            if ref not in view.children and ref.kind != names.MODEL_KIND:
-                await self._check_unclaimed(view, ref)
+            new = ref not in view.children and ref.kind != names.MODEL_KIND
+            if new and await self._is_there(view, ref) and ref.kind == "Job":
+                # The cache does not show it yet; its template cannot change.
+                return
             live = await self._cluster.apply(manifest)
         except ApiFault as e:
             if e.status in FOR_GOOD:
@@ -172,13 +184,26 @@ class Reconciler:
             raise
         memory.settled = {entry for entry in memory.settled if entry[0] != ref}
         memory.settled.add((ref, drift.digest(manifest), drift.version(live)))
+        memory.applied[ref] = (drift.digest(manifest), time.monotonic())
 
-    async def _check_unclaimed(self, view: View, ref: ChildRef) -> None:
-        """An apply would take over an object of somebody else's, and our owner reference would delete it with us."""
+    async def _is_there(self, view: View, ref: ChildRef) -> bool:
+        """Whether the child is there already. Raises _Refused when what is there is not ours: an apply would take it
+        over, and our owner reference would delete it with us."""
         found = await self._cluster.find(ref.kind, view.namespace, ref.name)
-        owners = (found or {}).get("metadata", {}).get("ownerReferences") or []
-        if found and not any(owner.get("uid") == view.uid for owner in owners):
+        if found is None:
+            return False
+        owners = found["metadata"].get("ownerReferences") or []
+        if not any(owner.get("uid") == view.uid for owner in owners):
             raise _Refused(job_results.name_taken(ref.kind, ref.name), True)
+        return True
+
+
+def _contested(view: View, memory: Memory, manifest: Body) -> bool:
+    """Whether an existing child was made just so a moment ago, and is otherwise again: another controller, or another
+    operator by mistake, wants it differently. Without a pause the two would keep the API server busy."""
+    ref = ChildRef(manifest["kind"], manifest["metadata"]["name"])
+    digest, when = memory.applied.get(ref, ("", 0.0))
+    return ref in view.children and digest == drift.digest(manifest) and time.monotonic() - when < CONTEST
 
 
 class _Refused(Exception):

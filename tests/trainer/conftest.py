@@ -1,9 +1,11 @@
 """Small jobs on the example base: seconds each, everything real."""
 
+import contextlib
 import copy
 import json
 import multiprocessing
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -15,6 +17,10 @@ import pytest
 
 from dreambooth_api.parse import parse_job_file
 from dreambooth_trainer.store import S3Store, s3_store
+
+# Read when torch is loaded, which collecting the tests does: idle threads that spin would take the cores from all else.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ["HF_HUB_OFFLINE"] = "1"
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
@@ -50,12 +56,10 @@ def merged(base: dict, over: dict) -> dict:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _quiet_and_offline() -> None:
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from dreambooth_trainer.process import quiet_libraries
+def _quiet() -> None:
+    from dreambooth_trainer.process import settle_libraries
 
-    quiet_libraries()
+    settle_libraries()
 
 
 @pytest.fixture(scope="session")
@@ -157,10 +161,19 @@ def pod(tmp_path: Path) -> Callable[[dict], dict[str, str]]:
 KEY, SECRET = "tests-access", "tests-secret-key"
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def unused_port() -> int:
+    """A port that is free, and below those that outgoing connections take for themselves."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as s:
+            if s.connect_ex(("127.0.0.1", port)) != 0:
+                return port
+
+
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    """`free_port()`: a port to listen on."""
+    return unused_port
 
 
 def server_command(kind: str, folder: Path, port: int) -> list[str]:
@@ -173,12 +186,12 @@ def server_command(kind: str, folder: Path, port: int) -> list[str]:
     return [str(binary), "--port", f"127.0.0.1:{port}", "--access", KEY, "--secret", SECRET, "posix", str(folder)]
 
 
-@pytest.fixture(scope="session", params=["minio", "versitygw"])
-def s3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
-    """A bucket on a real server."""
-    port, folder = free_port(), tmp_path_factory.mktemp(request.param)
+@contextlib.contextmanager
+def serving(kind: str, folder: Path) -> Iterator[S3Store]:
+    """A bucket on a real server that keeps its objects in `folder`."""
+    port = unused_port()
     env = {**os.environ, "MINIO_ROOT_USER": KEY, "MINIO_ROOT_PASSWORD": SECRET}
-    process = subprocess.Popen(server_command(request.param, folder, port), env=env, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(server_command(kind, folder, port), env=env, stdout=subprocess.DEVNULL)
     try:
         store = s3_store(f"http://127.0.0.1:{port}", "bucket", KEY, SECRET, prefix="some/prefix", patience=10)
         deadline = time.monotonic() + 20
@@ -194,3 +207,23 @@ def s3(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory)
     finally:
         process.terminate()
         process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
+    """A bucket on MinIO."""
+    with serving("minio", tmp_path_factory.mktemp("minio")) as store:
+        yield store
+
+
+@pytest.fixture(scope="session")
+def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
+    """A bucket on versitygw."""
+    with serving("versitygw", tmp_path_factory.mktemp("versitygw")) as store:
+        yield store
+
+
+@pytest.fixture(params=["minio", "versitygw"])
+def s3(request: pytest.FixtureRequest) -> S3Store:
+    """A bucket on each kind of server."""
+    return request.getfixturevalue(request.param)

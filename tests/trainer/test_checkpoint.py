@@ -16,7 +16,17 @@ def state(step: int, fingerprint: str = "sha256:f") -> State:
         "state": {0: {"step": torch.tensor(float(step)), "exp_avg": weight * 2}},
         "param_groups": [{"lr": 0.1, "betas": (0.9, 0.999), "foreach": None, "params": [0]}],
     }
-    return State(step, step * 8, fingerprint, 1, {"unet.w": weight}, optimizer, {"unet.w": weight + 1}, {"scale": 2.0})
+    return State(
+        step,
+        step * 8,
+        fingerprint,
+        1,
+        {"unet.w": weight},
+        optimizer,
+        {"unet.w": weight + 1},
+        {"scale": 2.0},
+        [(step, {"loss": 0.5}, 1000)],
+    )
 
 
 @pytest.fixture
@@ -38,6 +48,7 @@ def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
     write_state(state(7), tmp_path / "s")
     back = read_state(tmp_path / "s")
     assert (back.step, back.samples, back.fingerprint, back.scaler) == (7, 56, "sha256:f", {"scale": 2.0})
+    assert back.unsent == [(7, {"loss": 0.5}, 1000)]
     assert torch.equal(back.weights["unet.w"], torch.full((3, 2), 7.0))
     assert torch.equal(back.ema["unet.w"], torch.full((3, 2), 8.0))
     assert torch.equal(back.optimizer["state"][0]["exp_avg"], torch.full((3, 2), 14.0))

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -64,14 +63,8 @@ def one_rank(ctx, rank: int, port: int, out: Path) -> None:
     world.close()
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 @pytest.mark.parametrize("method", ["LoRA", "Full"])
-def test_gradients_are_averaged(ready, processes, tmp_path: Path, method: str) -> None:
+def test_gradients_are_averaged(ready, processes, free_port, tmp_path: Path, method: str) -> None:
     spec = {"method": {"type": method}, "training": {"maxGradNorm": 1e6}}
     ctx, port = ready("two", **spec), free_port()
     ranks = [processes.Process(target=one_rank, args=(ctx, rank, port, tmp_path)) for rank in range(2)]
@@ -118,7 +111,7 @@ def rank_until_told(ctx, rank: int, port: int, out: Path) -> None:
         os._exit(77)
 
 
-def test_a_sigterm_to_one_rank_stops_all_at_the_same_step(ready, processes, tmp_path: Path) -> None:
+def test_a_sigterm_to_one_rank_stops_all_at_the_same_step(ready, processes, free_port, tmp_path: Path) -> None:
     ctx, port = ready(training={"steps": 500}, checkpoints={"everySteps": 400}), free_port()
     ranks = [processes.Process(target=rank_until_told, args=(ctx, rank, port, tmp_path)) for rank in range(2)]
     for process in ranks:

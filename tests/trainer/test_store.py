@@ -1,5 +1,4 @@
 import os
-import socket
 import time
 from pathlib import Path
 
@@ -10,12 +9,18 @@ from dreambooth_trainer.manifests import CorruptFolder, get_folder, get_manifest
 from dreambooth_trainer.store import FolderStore, Missing, S3Store, Store, s3_store
 
 
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.cluster)])
+@pytest.fixture(
+    params=[
+        "folder",
+        pytest.param("minio", marks=pytest.mark.cluster),
+        pytest.param("versitygw", marks=pytest.mark.cluster),
+    ]
+)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
-    """Both kinds of store answer alike."""
+    """All kinds of store answer alike."""
     if request.param == "folder":
         return FolderStore(tmp_path / "store")
-    return request.getfixturevalue("s3").at(tmp_path.name)
+    return request.getfixturevalue(request.param).at(tmp_path.name)
 
 
 def test_round_trip(store: Store, tmp_path: Path) -> None:
@@ -91,11 +96,8 @@ def test_a_full_or_forbidden_disk_is_an_unavailable_store(tmp_path: Path) -> Non
         FolderStore(tmp_path / "file").write("key", b"x")
 
 
-def test_a_server_that_does_not_answer(capsys: pytest.CaptureFixture) -> None:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    store = s3_store(f"http://127.0.0.1:{port}", "bucket", "key", "secret", region="us-east-1", patience=2)
+def test_a_server_that_does_not_answer(free_port, capsys: pytest.CaptureFixture) -> None:
+    store = s3_store(f"http://127.0.0.1:{free_port()}", "bucket", "key", "secret", region="us-east-1", patience=2)
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="did not answer"):
         store.read("key")

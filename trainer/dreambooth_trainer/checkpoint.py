@@ -43,6 +43,8 @@ class State:
     optimizer: dict[str, Any]
     ema: dict[str, Tensor] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
+    # Numbers that MLflow has not taken yet: (step, values, milliseconds).
+    unsent: list[tuple[int, dict[str, float], int]] = field(default_factory=list)
 
 
 def write_state(state: State, folder: Path) -> None:
@@ -62,6 +64,7 @@ def write_state(state: State, folder: Path) -> None:
         "worldSize": state.world_size,
         "optimizer": plain,
         "scaler": state.scaler,
+        "unsent": state.unsent,
     }
     (folder / STATE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
@@ -81,6 +84,7 @@ def read_state(folder: Path) -> State:
         optimizer=_join(load_file(folder / "optimizer.safetensors"), facts["optimizer"]),
         ema=load_file(ema) if ema.is_file() else {},
         scaler=facts["scaler"],
+        unsent=[(step, values, stamp) for step, values, stamp in facts["unsent"]],
     )
 
 

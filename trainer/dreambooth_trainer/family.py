@@ -33,11 +33,11 @@ class StableDiffusion:
         self.autocast: torch.dtype | None = None
         load = {"local_files_only": True, "use_safetensors": True, "torch_dtype": torch.float32}
         try:
-            self.unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **load).to(device)
-            self.text_encoder: Any = CLIPTextModel.from_pretrained(
+            self.unet: Any = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **load).to(device)
+            text_encoder: Any = CLIPTextModel.from_pretrained(
                 folder / "text_encoder", local_files_only=True, use_safetensors=True, dtype=torch.float32
             )
-            self.text_encoder.to(device)
+            self.text_encoder = text_encoder.to(device)
             self.vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **load).to(device)
             self.tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
             self.schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")

@@ -70,6 +70,8 @@ def train(ctx: Context, desk: Desk) -> TrainResult | None:
     try:
         session = begin(ctx, got, prepared, world, desk.console)
         desk.tracker.params(finish.params_of(session, prepared))
+        for step, values, stamp in session.unsent:
+            desk.tracker.metrics(step, values, stamp)
         if session.resumed:
             desk.board.metrics.resumes.inc()
         run_loop(session, desk, stop)
@@ -99,7 +101,7 @@ def run_loop(session: Session, desk: Desk, stop: StopSignal) -> None:
             report(session, desk, traces, clock)
             traces = []
         if saving and writer is not None:
-            writer.save(session.state())
+            writer.save(session.state(desk.tracker.unsent()))
         if stopping and not last:
             _leave(session, desk, writer)
         if _validation_due(plan, done) and session.world.leads:

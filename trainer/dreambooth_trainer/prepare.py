@@ -85,6 +85,9 @@ class Inputs:
 def _plan(ctx: Context, base: Path) -> Plan:
     import torch
 
+    # Before the thread pools are made, which inherit it. An optimizer's averages of tiny squares become denormal, and
+    # arithmetic with those is slow.
+    torch.set_flush_denormal(True)
     gpu = ctx.spec.topology.gpus_per_node > 0 and torch.cuda.is_available()
     if ctx.spec.topology.gpus_per_node > 0 and not gpu:
         print("no GPU is visible: training on the CPU (topology.gpusPerNode: 0 says so)", flush=True)

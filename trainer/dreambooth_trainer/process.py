@@ -16,15 +16,20 @@ PATIENCE = {"FINISHED": 120.0, "FAILED": 30.0, "KILLED": 5.0}
 
 def run(process: str, job_file: Path, port: int) -> int:
     """`prepare` or `train`; returns the exit code."""
-    quiet_libraries()
+    settle_libraries()
     if process == "prepare":
         return guarded(lambda: prepare_process(pod_context(job_file, port)))
     return guarded(lambda: train_process(pod_context(job_file, port)))
 
 
-def quiet_libraries() -> None:
-    """Progress bars of libraries and their advice are noise in a log of ours."""
+def settle_libraries() -> None:
+    """Settings that libraries read when they are loaded, where the environment does not say otherwise.
+
+    Their progress bars and advice are noise in a log of ours; and threads that spin while they wait make a step ten
+    times slower wherever cores are shared.
+    """
     for name, value in {
+        "OMP_WAIT_POLICY": "PASSIVE",
         "TRANSFORMERS_VERBOSITY": "error",
         "DIFFUSERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",

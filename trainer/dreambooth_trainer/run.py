@@ -5,7 +5,6 @@ ends up in DIR/artifact. Exit code: that of a trainer's process (`dreambooth_api
 """
 
 import argparse
-import os
 import shutil
 import sys
 import time
@@ -20,7 +19,7 @@ from dreambooth_api.parse import parse_job_file
 from dreambooth_api.result import TrainResult
 from dreambooth_trainer.context import Context, laptop_context
 from dreambooth_trainer.faults import SpecFault, guarded
-from dreambooth_trainer.process import prepare_process, quiet_libraries, train_process
+from dreambooth_trainer.process import prepare_process, settle_libraries, train_process
 from dreambooth_trainer.progress import duration
 
 
@@ -31,9 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="where everything goes")
     parser.add_argument("--port", type=int, help="serve /metrics and /progress on this port")
     args = parser.parse_args(argv)
-    quiet_libraries()
-    # Idle threads that spin would take the cores from whatever else runs here.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_libraries()
     results: list[TrainResult] = []
 
     def work() -> TrainResult | None:

@@ -1,6 +1,6 @@
 """Everything that a training has in hand, put together in order: data, model, optimizer, ranks, the point to resume."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from accelerate import Accelerator
@@ -19,6 +19,7 @@ from dreambooth_trainer.faults import CheckpointsCorrupt, DatasetInvalid
 from dreambooth_trainer.manifests import CorruptFolder
 from dreambooth_trainer.prepare import Inputs, Prepared
 from dreambooth_trainer.progress import Console
+from dreambooth_trainer.tracking import Entry
 from dreambooth_trainer.trainee import Ema, Trainee
 
 
@@ -42,13 +43,15 @@ class Session:
     step: int = 0
     samples: int = 0
     resumed: bool = False
+    # Numbers of before the resume that MLflow has not taken yet.
+    unsent: list[Entry] = field(default_factory=list)
 
     @property
     def per_step(self) -> int:
         """Subject's samples of all ranks in one step."""
         return self.data.per_step * self.world.size
 
-    def state(self) -> State:
+    def state(self, unsent: list[Entry]) -> State:
         """A copy of all that changes."""
         scaler = self.accelerator.scaler
         return State(
@@ -60,6 +63,7 @@ class Session:
             optimizer=_on_cpu(self.optimizer.state_dict()),
             ema=_on_cpu(self.ema.shadow) if self.ema else {},
             scaler=scaler.state_dict() if scaler is not None else {},
+            unsent=unsent,
         )
 
 
@@ -137,7 +141,7 @@ def _accelerator(plan: Plan) -> Accelerator:
         mixed_precision=plan.precision,
         gradient_accumulation_steps=plan.spec.training.gradient_accumulation,
         step_scheduler_with_optimizer=False,
-        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True, broadcast_buffers=False)],
+        kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
     )
 
 
@@ -163,6 +167,7 @@ def _resume(session: Session, console: Console) -> None:
     if session.accelerator.scaler is not None and state.scaler:
         session.accelerator.scaler.load_state_dict(state.scaler)
     session.step, session.samples, session.resumed = state.step, state.samples, True
+    session.unsent = state.unsent
     if state.world_size != session.world.size:
         console.say(f"the checkpoint was made by {state.world_size} ranks, now there are {session.world.size}")
     console.say(f"resumed at step {state.step}")

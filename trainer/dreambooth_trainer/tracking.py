@@ -8,6 +8,7 @@ import os
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -23,13 +24,17 @@ ALIAS = "champion"
 # Metrics that a resumed run measures again, equal to before: steps already there are not repeated.
 STEPWISE = ("loss", "learning_rate", "images_per_second")
 
+# Step, values, time in milliseconds.
+Entry = tuple[int, dict[str, float], int]
+
 
 class Tracker(Protocol):
     """What can be tracked; none of it waits or fails."""
 
     def params(self, values: dict[str, str]) -> None: ...
     def tags(self, values: dict[str, str]) -> None: ...
-    def metrics(self, step: int, values: dict[str, float]) -> None: ...
+    def metrics(self, step: int, values: dict[str, float], stamp: int | None = None) -> None: ...
+    def unsent(self) -> list[Entry]: ...
     def image(self, image: Image.Image, path: str) -> None: ...
     def register(self, model: str, artifact: ArtifactStatus) -> None: ...
     def finish(self, status: str, wait: float) -> bool: ...
@@ -44,8 +49,12 @@ class NullTracker:
     def tags(self, values: dict[str, str]) -> None:
         """Nothing."""
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
+    def metrics(self, step: int, values: dict[str, float], stamp: int | None = None) -> None:
         """Nothing."""
+
+    def unsent(self) -> list[Entry]:
+        """Nothing."""
+        return []
 
     def image(self, image: Image.Image, path: str) -> None:
         """Nothing."""
@@ -85,6 +94,7 @@ class MlflowTracker:
         self.target, self.run, self.pause = target, run, pause
         self._on_run, self._on_away = on_run, on_away
         self._queue: queue.Queue[tuple[str, Callable[[], None]] | None] = queue.Queue()
+        self._unsent: deque[Entry] = deque()
         self._client: Any = None
         self._run_id = ""
         self._logged_to = -1
@@ -113,19 +123,25 @@ class MlflowTracker:
 
         self._put("tags", send)
 
-    def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Numbers of one step, stamped with the time they were measured."""
-        stamp = int(time.time() * 1000)
+    def metrics(self, step: int, values: dict[str, float], stamp: int | None = None) -> None:
+        """Numbers of one step, stamped with the time they were measured (milliseconds; default: now)."""
+        entry = (step, values, int(time.time() * 1000) if stamp is None else stamp)
+        self._unsent.append(entry)
 
         def send() -> None:
             from mlflow.entities import Metric
 
             fresh = {k: v for k, v in values.items() if k not in STEPWISE or step > self._logged_to}
-            items = [Metric(key, value, stamp, step) for key, value in fresh.items()]
+            items = [Metric(key, value, entry[2], step) for key, value in fresh.items()]
             if items:
                 self._client.log_batch(self._run_id, metrics=items)
+            self._unsent.remove(entry)
 
         self._put("metrics", send)
+
+    def unsent(self) -> list[Entry]:
+        """Numbers that MLflow has not taken yet: a checkpoint keeps them, so that a kill does not lose them."""
+        return list(self._unsent)
 
     def image(self, image: Image.Image, path: str) -> None:
         """A picture among the run's artifacts."""

@@ -52,9 +52,8 @@ function chooseSubject() {
   $("steps").value = card.steps;
   $("guidance").value = card.guidance_scale;
   $("examples").replaceChildren(...card.examples.map(exampleButton));
-  const score = card.scores.clipI;
-  const fidelity = score === undefined ? "" : ` · fidelity ${score.toFixed(3)}, base ${card.scores.baseClipI?.toFixed(3) ?? "unknown"}`;
-  $("origin").textContent = `${card.method} of ${card.base} · ${card.resolution}×${card.resolution} pixels${fidelity} · artifact ${card.digest.slice(0, 19)}`;
+  const scores = Object.entries(card.scores).map(([name, value]) => ` · ${name} ${value.toFixed(3)}`).join("");
+  $("origin").textContent = `${card.method} of ${card.base} · ${card.resolution}×${card.resolution} pixels${scores} · artifact ${card.digest.slice(0, 19)}`;
   showSettings();
 }
 
