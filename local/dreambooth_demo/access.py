@@ -9,7 +9,10 @@ from dreambooth_demo.kube import Kube, KubeError
 
 
 def service_url(kube: Kube, namespace: str, name: str, port: int | None = None) -> str:
-    """`http://host:port` of a Service's port, or of its first. Starts a port-forward that outlives this process if need be."""
+    """`http://host:port` of a Service's port, or of its first.
+
+    Where cluster IPs are out of reach it starts a port-forward that outlives this process.
+    """
     service = kube.get("service", name, namespace)
     if service is None:
         raise KubeError(f"Service {namespace}/{name} does not exist")

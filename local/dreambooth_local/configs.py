@@ -103,9 +103,8 @@ def control_plane(where: Places, program: Mapping[str, Path]) -> dict[str, list[
     return {
         "etcd": [
             "etcd", f"--data-dir={where.state}/etcd", f"--listen-client-urls={etcd}",
-            f"--advertise-client-urls={etcd}",
-            f"--listen-peer-urls=http://127.0.0.1:{ETCD_PORT + 1}", "--unsafe-no-fsync",
-            "--logger=zap", "--log-level=warn",
+            f"--advertise-client-urls={etcd}", f"--listen-peer-urls=http://127.0.0.1:{ETCD_PORT + 1}",
+            "--unsafe-no-fsync", "--logger=zap", "--log-level=warn",
         ],
         "apiserver": [
             str(program["kube-apiserver"]), f"--etcd-servers={etcd}", f"--secure-port={API_PORT}",
@@ -127,9 +126,8 @@ def control_plane(where: Places, program: Mapping[str, Path]) -> dict[str, list[
             f"--authentication-kubeconfig={where.state}/controllers.conf",
             f"--authorization-kubeconfig={where.state}/controllers.conf",
             f"--service-account-private-key-file={pki}/accounts.key", f"--root-ca-file={pki}/ca.crt",
-            "--use-service-account-credentials=true", f"--cert-dir={pki}",
-            "--leader-elect=false", "--bind-address=127.0.0.1",
-            f"--flex-volume-plugin-dir={where.state}/kubelet/volume-plugins",
+            "--use-service-account-credentials=true", f"--cert-dir={pki}", "--leader-elect=false",
+            "--bind-address=127.0.0.1", f"--flex-volume-plugin-dir={where.state}/kubelet/volume-plugins",
             "--horizontal-pod-autoscaler-sync-period=5s",  # a demo should not wait 15 s to see a replica
         ],
         "scheduler": [

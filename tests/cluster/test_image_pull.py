@@ -1,4 +1,4 @@
-"""An image that cannot be pulled is named in the job's conditions and in an event, and gives up at the start deadline."""
+"""An image that cannot be pulled is named in the conditions and in an event; the start deadline ends the job."""
 
 import copy
 
@@ -33,7 +33,7 @@ def test_a_job_whose_image_cannot_be_pulled_says_so_and_ends(unpullable, cluster
     job["metadata"]["name"] = "unpullable"
     job["spec"]["startDeadlineSeconds"] = 20
     cluster.apply(job)
-    with pytest.raises(JobFailed, match="ImagePullFailed|StartDeadlineExceeded") as failure:
+    with pytest.raises(JobFailed, match=r"ImagePullFailed|StartDeadlineExceeded") as failure:
         wait_for_job(cluster.kube, cluster.namespace, "unpullable", print, seconds=90)
     assert unpullable in str(failure.value)
     events = cluster.list("events", "--field-selector=involvedObject.name=unpullable")

@@ -20,11 +20,20 @@ def daemons(tmp_path):
         made.end(name)
 
 
+def eventually(check, seconds=5):
+    """Whether `check` comes true in time."""
+    deadline = time.monotonic() + seconds
+    while not check() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return check()
+
+
 def test_a_daemon_is_started_once_recognised_and_ended(daemons, tmp_path):
     assert daemons.pid("one") is None
     assert daemons.ensure("one", ["sleep", "600"]) is True
     pid = daemons.pid("one")
-    assert pid in processes.marked(tmp_path)
+    # The kernel shows a new program's environment a moment after exec.
+    assert eventually(lambda: pid in processes.marked(tmp_path))
     assert daemons.ensure("one", ["sleep", "600"]) is False
     assert Daemons(tmp_path).pid("one") == pid  # another process finds it by the record
     daemons.end("one")

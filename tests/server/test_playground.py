@@ -93,8 +93,9 @@ def drawn(page: Page, count: int = 1) -> list[str]:
     expect(page.get_by_role("button", name="Draw", exact=True)).to_be_enabled()
     pictures = page.locator("img[data-result]")
     expect(pictures).to_have_count(count)
-    widths = pictures.evaluate_all("found => found.map(img => img.naturalWidth)")
-    assert widths == [32] * count
+    for index in range(count):
+        # Waits: an image decodes a moment after it is put there.
+        expect(pictures.nth(index)).to_have_js_property("naturalWidth", 32)
     return pictures.evaluate_all("found => found.map(img => img.src)")
 
 

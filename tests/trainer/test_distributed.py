@@ -3,11 +3,13 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from dreambooth_api.exits import ExitCode
 from dreambooth_trainer import loop
 from dreambooth_trainer.checkpoint import Checkpoints
 from dreambooth_trainer.dataset import Batch
@@ -90,7 +92,7 @@ def test_gradients_are_averaged(ready, processes, free_port, tmp_path: Path, met
 
 def rank_until_told(ctx, rank: int, port: int, out: Path) -> None:
     from dreambooth_api.reasons import Phase
-    from dreambooth_trainer.faults import SavedOnSigterm
+    from dreambooth_trainer.faults import as_fault
     from dreambooth_trainer.progress import Board
     from dreambooth_trainer.tracking import NullTracker
 
@@ -107,23 +109,55 @@ def rank_until_told(ctx, rank: int, port: int, out: Path) -> None:
     loop.take_step = slow
     try:
         loop.train(ctx, loop.Desk(board, Console(silent=True), NullTracker()))
-    except SavedOnSigterm:
-        os._exit(77)
+    except Exception as error:
+        fault = as_fault(error)
+        os._exit(fault.code if fault else 1)
 
 
-def test_a_sigterm_to_one_rank_stops_all_at_the_same_step(ready, processes, free_port, tmp_path: Path) -> None:
-    ctx, port = ready(training={"steps": 500}, checkpoints={"everySteps": 400}), free_port()
-    ranks = [processes.Process(target=rank_until_told, args=(ctx, rank, port, tmp_path)) for rank in range(2)]
-    for process in ranks:
-        process.start()
-    deadline = time.monotonic() + 90
-    while not (tmp_path / "step1").exists() or int((tmp_path / "step1").read_text() or 0) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+@pytest.fixture
+def two_ranks(ready, processes, free_port, tmp_path: Path) -> Callable:
+    """`two_ranks()`: a long training by two processes, past its third step, and its context."""
+
+    def start():
+        ctx, port = ready(training={"steps": 500}, checkpoints={"everySteps": 400}), free_port()
+        ranks = [processes.Process(target=rank_until_told, args=(ctx, rank, port, tmp_path)) for rank in range(2)]
+        for process in ranks:
+            process.start()
+        deadline = time.monotonic() + 90
+        while not (tmp_path / "step1").exists() or int((tmp_path / "step1").read_text() or 0) < 3:
+            assert all(process.is_alive() for process in ranks)
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        return ctx, ranks
+
+    return start
+
+
+def test_a_sigterm_to_one_rank_stops_all_at_the_same_step(two_ranks, tmp_path: Path) -> None:
+    ctx, ranks = two_ranks()
     os.kill(ranks[1].pid, signal.SIGTERM)
     for process in ranks:
         process.join(60)
-        assert process.exitcode == 77
+        assert process.exitcode == ExitCode.SAVED_ON_SIGTERM
     steps = {int((tmp_path / f"step{rank}").read_text()) for rank in range(2)}
     assert len(steps) == 1
     assert Checkpoints(ctx, print).committed() == sorted(steps)
+
+
+def test_a_lost_rank_ends_the_others_at_once(two_ranks) -> None:
+    _, ranks = two_ranks()
+    os.kill(ranks[1].pid, signal.SIGKILL)
+    ranks[0].join(30)
+    assert ranks[0].exitcode == ExitCode.PEER_LOST
+
+
+def test_after_the_last_step_no_rank_waits_for_another(ready, desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pods that ended well do not come back; rank 0, started again, scores and publishes alone."""
+    ctx = ready()
+    first = loop.train(ctx, desk(ctx))
+    monkeypatch.setattr(loop, "join", lambda device: pytest.fail("waited for the other ranks"))
+    for rank, expected in ((0, first.artifact), (1, None)):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", str(rank))
+        result = loop.train(ctx, desk(ctx))
+        assert (result.artifact if result else None) == expected

@@ -1,5 +1,6 @@
 """Whole processes: exit codes and termination messages, as Kubernetes sees them."""
 
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,7 @@ class DistBackendError(RuntimeError):
         (faults.StoreUnavailable("x"), ExitCode.STORE_UNAVAILABLE, Reason.STORE_UNAVAILABLE),
         (faults.SavedOnSigterm("x"), ExitCode.SAVED_ON_SIGTERM, Reason.PREEMPTED),
         (OutOfMemoryError("CUDA out of memory"), ExitCode.GPU_OUT_OF_MEMORY, Reason.GPU_OUT_OF_MEMORY),
+        (OSError(errno.ENOSPC, "No space left on device"), ExitCode.STORE_UNAVAILABLE, Reason.STORE_UNAVAILABLE),
         (DistBackendError("NCCL error"), ExitCode.PEER_LOST, Reason.NODE_LOST),
         (RuntimeError("[gloo] Connection closed by peer [10.0.0.1]:1"), ExitCode.PEER_LOST, Reason.NODE_LOST),
     ],

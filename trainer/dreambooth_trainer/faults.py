@@ -1,5 +1,6 @@
 """Every way a trainer process ends, and what the outside hears of it: exit code, reason, a sentence."""
 
+import errno
 import os
 import sys
 import traceback
@@ -111,6 +112,8 @@ def as_fault(error: BaseException) -> TrainerFault | None:
             "the GPU ran out of memory: lower training.batchSize (and raise gradientAccumulation), set "
             "training.gradientCheckpointing, precision bf16, method LoRA, or a smaller resolution"
         )
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
+        return StoreUnavailable(f"the local disk is full: {str(error).splitlines()[0][:300]}")
     distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if kind.startswith("Dist") or (
         distributed and isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _PEER_WORDS)

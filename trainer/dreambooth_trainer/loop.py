@@ -3,6 +3,7 @@
 Pods run it as `python -m dreambooth_trainer train --job PATH` under `launch`; `dreambooth run` calls it in-process.
 """
 
+import os
 import time
 from dataclasses import dataclass, field
 
@@ -16,7 +17,7 @@ from dreambooth_trainer import finish, optim
 from dreambooth_trainer.checkpoint import Checkpoints, Writer
 from dreambooth_trainer.config import Plan
 from dreambooth_trainer.context import Context
-from dreambooth_trainer.distributed import StopSignal, join
+from dreambooth_trainer.distributed import StopSignal, World, join
 from dreambooth_trainer.faults import NonFiniteLoss, SavedOnSigterm
 from dreambooth_trainer.loss import dreambooth_loss, min_snr_weights
 from dreambooth_trainer.prepare import Inputs, read_prepared
@@ -64,7 +65,13 @@ def train(ctx: Context, desk: Desk) -> TrainResult | None:
     got = Inputs(ctx)
     prepared = read_prepared(ctx)
     check_unchanged(prepared, got)
-    world = join(got.plan.device)
+    world = World()
+    if is_trained(ctx, got.plan):
+        # A pod that is started again after the last step: the other ranks have ended well and will not come back.
+        if int(os.environ.get("RANK", "0")) > 0:
+            return None
+    else:
+        world = join(got.plan.device)
     stop = StopSignal(world)
     stop.listen()
     try:
@@ -79,6 +86,11 @@ def train(ctx: Context, desk: Desk) -> TrainResult | None:
     finally:
         stop.release()
         world.close()
+
+
+def is_trained(ctx: Context, plan: Plan) -> bool:
+    """Whether the state of the last step is in the store, so that only scoring and publishing are left."""
+    return plan.steps in Checkpoints(ctx).committed()
 
 
 def run_loop(session: Session, desk: Desk, stop: StopSignal) -> None:

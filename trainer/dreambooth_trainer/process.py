@@ -1,6 +1,7 @@
 """A pod's process from door to door: context in, exit code and termination message out."""
 
 import os
+import signal
 from pathlib import Path
 
 from dreambooth_api.reasons import Phase
@@ -17,6 +18,7 @@ PATIENCE = {"FINISHED": 120.0, "FAILED": 30.0, "KILLED": 5.0}
 def run(process: str, job_file: Path, port: int) -> int:
     """`prepare` or `train`; returns the exit code."""
     settle_libraries()
+    end_on_sigterm()
     if process == "prepare":
         return guarded(lambda: prepare_process(pod_context(job_file, port)))
     return guarded(lambda: train_process(pod_context(job_file, port)))
@@ -38,6 +40,15 @@ def settle_libraries() -> None:
         "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
     }.items():
         os.environ.setdefault(name, value)
+
+
+def end_on_sigterm() -> None:
+    """Where nothing is at stake, SIGTERM is an orderly end, so that an eviction is not counted as a failure."""
+
+    def hear(_signal: int, _frame: object) -> None:
+        raise SavedOnSigterm("asked to end; what is in the store is kept")
+
+    signal.signal(signal.SIGTERM, hear)
 
 
 def prepare_process(ctx: Context) -> PrepareResult:

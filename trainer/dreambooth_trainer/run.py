@@ -19,7 +19,7 @@ from dreambooth_api.parse import parse_job_file
 from dreambooth_api.result import TrainResult
 from dreambooth_trainer.context import Context, laptop_context
 from dreambooth_trainer.faults import SpecFault, guarded
-from dreambooth_trainer.process import prepare_process, settle_libraries, train_process
+from dreambooth_trainer.process import end_on_sigterm, prepare_process, settle_libraries, train_process
 from dreambooth_trainer.progress import duration
 
 
@@ -31,6 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--port", type=int, help="serve /metrics and /progress on this port")
     args = parser.parse_args(argv)
     settle_libraries()
+    end_on_sigterm()
     results: list[TrainResult] = []
 
     def work() -> TrainResult | None:

@@ -168,7 +168,7 @@ def _resume(session: Session, console: Console) -> None:
         session.accelerator.scaler.load_state_dict(state.scaler)
     session.step, session.samples, session.resumed = state.step, state.samples, True
     session.unsent = state.unsent
-    if state.world_size != session.world.size:
+    if state.world_size != session.world.size and state.step < session.plan.steps:
         console.say(f"the checkpoint was made by {state.world_size} ranks, now there are {session.world.size}")
     console.say(f"resumed at step {state.step}")
 
