@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from dreambooth_demo.kube import Kube
-from dreambooth_local import health
 from dreambooth_local.places import places
 
 
@@ -32,9 +31,9 @@ def _local(command: str) -> None:
 
 @pytest.fixture(scope="session")
 def found_running() -> bool:
-    """Whether the local cluster ran before the tests began."""
-    where = places(os.environ)
-    return where.kubeconfig.exists() and not health.complaints(where)
+    """Whether there was a local cluster before the tests began, well or not: a moment's complaint (DNS under load) must
+    never make the tests take away what is someone's."""
+    return places(os.environ).kubeconfig.exists()
 
 
 @pytest.fixture(scope="session")

@@ -65,10 +65,17 @@ def _shim_sockets(where: Places) -> None:
         Path(address.read_text().removeprefix("unix://")).unlink(missing_ok=True)
 
 
+def sandboxes(where: Places) -> list[str]:
+    """Ids of the pods' sandboxes: a pod's loopback is a network of containerd's own, named by them alone."""
+    return sorted(f.name for f in (where.state / "containerd/io.containerd.grpc.v1.cri/sandboxes").glob("*"))
+
+
 def _traces(where: Places) -> None:
     """What libcni and kubelet write to fixed places."""
     for result in CNI_RESULTS.glob(f"{CNI_NETWORK}-*"):
         result.unlink(missing_ok=True)
+    for sandbox in sandboxes(where):
+        (CNI_RESULTS / f"cni-loopback-{sandbox}-lo").unlink(missing_ok=True)
     if CONTAINER_LOGS.is_dir():
         for link in CONTAINER_LOGS.iterdir():
             if link.is_symlink() and str(link.readlink()).startswith(f"{where.state}/"):

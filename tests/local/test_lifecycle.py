@@ -16,7 +16,7 @@ from dreambooth_local import health, network, processes
 from dreambooth_local.configs import DAEMONS
 from dreambooth_local.places import CGROUP, Places, places
 from dreambooth_local.processes import Daemons
-from dreambooth_local.teardown import mounts_below
+from dreambooth_local.teardown import CNI_RESULTS, mounts_below, sandboxes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.local_lifecycle, pytest.mark.timeout(900)]
 
@@ -111,7 +111,8 @@ def assert_nothing_is_left(where: Places, sockets: list[Path], sysctls: dict[str
 def test_down_leaves_nothing_and_touches_nothing_else(where: Places, found_running: bool, own_rule: list[str]) -> None:
     if found_running and not os.environ.get("DREAMBOOTH_TEST_DOWN"):
         pytest.skip("the cluster ran before the tests: what is in it is kept (DREAMBOOTH_TEST_DOWN=1 gives it up)")
-    sysctls = network.recorded(where.state)
+    sysctls, pods = network.recorded(where.state), sandboxes(where)
+    assert pods
     sockets, daemons, namespaces = shim_sockets(where), list(pids(where).values()), cni_namespaces()
     rule = subprocess.run(own_rule, check=True, capture_output=True, text=True).stdout
     assert "192.0.2.7" in rule
@@ -119,6 +120,7 @@ def test_down_leaves_nothing_and_touches_nothing_else(where: Places, found_runni
         assert f"{len(DAEMONS)} daemons ended" in command("down")
         assert all(processes.start_time(pid) is None for pid in daemons if pid is not None)
         assert cni_namespaces() <= namespaces
+        assert [f.name for f in CNI_RESULTS.glob("*") if any(pod in f.name for pod in pods)] == []
         assert_nothing_is_left(where, sockets, sysctls)
         assert subprocess.run(own_rule, check=True, capture_output=True, text=True).stdout == rule
         assert "nothing ran" in command("down")

@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from dreambooth_local.places import CNI_NETWORK
+from dreambooth_local import teardown
+from dreambooth_local.places import CNI_NETWORK, Places
 from dreambooth_local.teardown import is_ours, mounts_below
 
 MOUNTS = """/dev/vda / ext4 rw 0 0
@@ -44,3 +45,15 @@ def test_a_cluster_of_ours_is_recognised_by_its_network(tmp_path):
 def test_someone_elses_files_are_not_ours(tmp_path):
     (tmp_path / "thesis.tex").touch()
     assert not is_ours(tmp_path)
+
+
+def test_traces_go_and_those_of_other_nodes_stay(tmp_path, monkeypatch):
+    where, results = Places(tmp_path / "cache", tmp_path / "state"), tmp_path / "cni/results"
+    (where.state / "containerd/io.containerd.grpc.v1.cri/sandboxes/ab12").mkdir(parents=True)
+    results.mkdir(parents=True)
+    for name in (f"{CNI_NETWORK}-ab12-eth0", "cni-loopback-ab12-lo", "cni-loopback-cd34-lo", "other-ef-eth0"):
+        (results / name).touch()
+    monkeypatch.setattr(teardown, "CNI_RESULTS", results)
+    monkeypatch.setattr(teardown, "CONTAINER_LOGS", tmp_path / "logs")
+    teardown._traces(where)
+    assert sorted(entry.name for entry in results.iterdir()) == ["cni-loopback-cd34-lo", "other-ef-eth0"]

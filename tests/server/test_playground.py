@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, ViewportSize, expect, sync_playwright
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -113,6 +113,19 @@ def test_a_prompt_becomes_a_picture(page: Page, viewport: ViewportSize) -> None:
     assert box["width"] > 250
     if viewport == PHONE:
         expect(picture).to_be_in_viewport()
+
+
+def test_what_is_typed_while_the_page_loads_stays(blank: Page, endpoint: str) -> None:
+    held: list[Route] = []
+    blank.route("**/v1/models", lambda route: held.append(route))
+    with blank.expect_request("**/v1/models"):
+        blank.goto(endpoint)
+    blank.get_by_label("Prompt", exact=True).fill("rusty, typed early")
+    expect(blank.get_by_role("button", name="Draw", exact=True)).to_be_disabled()
+    held[0].continue_()
+    expect(blank.get_by_role("button", name="Draw", exact=True)).to_be_enabled()
+    expect(blank.get_by_label("Prompt", exact=True)).to_have_value("rusty, typed early")
+    expect(blank.get_by_label("Steps")).to_have_value("8")
 
 
 def test_compare_shows_subject_and_base(page: Page) -> None:

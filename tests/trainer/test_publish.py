@@ -28,7 +28,7 @@ def published(ctx, desk, tmp_path: Path) -> tuple[Path, Manifest, ModelCard]:
     return folder, manifest, card
 
 
-def test_lora(ready, desk, tmp_path: Path) -> None:
+def test_lora(ready, desk, tmp_path: Path, examples: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
     ctx = ready(scoring=SCORING, publish={"gate": {"clipI": -1, "div": 0}})
@@ -37,7 +37,9 @@ def test_lora(ready, desk, tmp_path: Path) -> None:
     assert card.lora is not None
     assert card.lora.rank == 16
     assert (card.family, card.identifier, card.class_name, card.trained_steps) == ("sd", "sks", "robot", 4)
-    assert set(card.scores) == {"clip_i", "clip_t", "dino", "pres", "div"}
+    # As it was read, so that `dreambooth serve` finds it again on this machine.
+    assert card.base.uri == f"file://{examples / 'base'}"
+    assert {"clipI", "clipT", "dino", "pres", "div", "baseClipI"} <= set(card.scores)
     pipeline = StableDiffusionPipeline.from_pretrained(ctx.mirror.folder / "base")
     pipeline.load_lora_weights(folder)
     assert pipeline.get_active_adapters()

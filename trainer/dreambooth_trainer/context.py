@@ -54,6 +54,11 @@ class Context:
     # A terminal shows a progress bar, a log lines.
     terminal: bool = False
 
+    def read_from(self, uri: str) -> str:
+        """`uri` as it is really read: a mirrored one is a `file://` of this machine."""
+        found = self.mirror.find(uri) if self.mirror else None
+        return uri if found is None else f"file://{found}"
+
     @property
     def job_store(self) -> Store:
         """What belongs to this job alone."""

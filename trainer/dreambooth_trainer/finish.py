@@ -87,7 +87,7 @@ def finish(session: Session, got: Inputs, prepared: Prepared, desk: Desk) -> Tra
         if below is None:
             desk.board.set(phase=Phase.PUBLISHING)
             run = desk.board.report.run
-            made = Made(prepared.base_digest, measures, run.id if run else None)
+            made = Made(prepared.base_digest, scores, run.id if run else None)
             artifact = publish(session.ctx, plan, session.family, session.trainee, made)
             desk.tracker.register(f"{session.ctx.namespace}.{plan.spec.publish.name}", artifact)
             desk.console.say(f"published {artifact.uri} ({artifact.bytes / 2**20:.1f} MiB)")

@@ -3,6 +3,7 @@
 What can be refused without torch is refused first, within a second.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,6 +34,8 @@ class Prepared:
     base_digest: str
     dataset_digest: str
     prior_key: str | None
+    # What the base's scores depend on beside the digests; the scores of another key are measured anew.
+    scoring_key: str = ""
     base_scores: dict[str, float] = field(default_factory=dict)
 
     def dump(self) -> bytes:
@@ -115,14 +118,35 @@ def prepare(ctx: Context, board: Board, console: Console) -> PrepareResult:
 
         prior = priors.complete(ctx, key, plan, lambda: family, progress)
         console.say(f"class images: {prior.images}, {prior.reused} of them there before")
-    board.set(phase=Phase.SCORING)
-    scores = score_base(got, console)
-    board.set(phase=Phase.PREPARING)
-    found = Prepared(got.base_digest, pictures.digest, key, scores)
+    scoring_key = scoring_key_of(got)
+    scores = _known_scores(ctx, scoring_key)
+    if scores is None:
+        board.set(phase=Phase.SCORING)
+        scores = score_base(got, console)
+        board.set(phase=Phase.PREPARING)
+    found = Prepared(got.base_digest, pictures.digest, key, scoring_key, scores)
     ctx.job_store.write(PREPARED, found.dump())
     return PrepareResult(
         prior=prior, dataset_digest=pictures.digest, base_digest=got.base_digest, images=pictures.count
     )
+
+
+def scoring_key_of(got: Inputs) -> str:
+    """`sha256:<hex>` over all that the base's scores follow from."""
+    spec = got.ctx.spec
+    encoders = [base_digest(folder) for _, folder in sorted(got.encoders.items())]
+    parts = [got.base_digest, got.pictures.digest, encoders, spec.validation.to_dict(), got.plan.resolution]
+    words = [got.plan.class_prompt, *got.plan.validation_prompts, spec.subject.holdout]
+    return "sha256:" + hashlib.sha256(json.dumps([parts, words], sort_keys=True).encode()).hexdigest()
+
+
+def _known_scores(ctx: Context, key: str) -> dict[str, float] | None:
+    """The base's scores, if an earlier `prepare` measured just these."""
+    try:
+        before = read_prepared(ctx)
+    except SpecFault:
+        return None
+    return before.base_scores if before.scoring_key == key else None
 
 
 def score_base(got: Inputs, console: Console) -> dict[str, float]:

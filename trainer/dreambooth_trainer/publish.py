@@ -10,7 +10,7 @@ import torch
 from dreambooth_api import layout
 from dreambooth_api.artifact import BaseReference, ModelCard
 from dreambooth_api.conditions import now
-from dreambooth_api.job import ArtifactStatus
+from dreambooth_api.job import ArtifactStatus, Scores
 from dreambooth_api.names import MODEL_CARD
 from dreambooth_trainer.config import Plan
 from dreambooth_trainer.context import Context
@@ -25,7 +25,7 @@ class Made:
     """What the card states beside the plan."""
 
     base_digest: str
-    scores: dict[str, float]
+    scores: Scores
     run_id: str | None
 
 
@@ -71,7 +71,9 @@ def card_of(ctx: Context, plan: Plan, family: StableDiffusion, made: Made) -> Mo
         namespace=ctx.namespace,
         job=ctx.name,
         family=family.name,
-        base=BaseReference(uri=spec.base_model.uri, revision=spec.base_model.revision, digest=made.base_digest),
+        base=BaseReference(
+            uri=ctx.read_from(spec.base_model.uri), revision=spec.base_model.revision, digest=made.base_digest
+        ),
         method=spec.method.type,
         lora=None if plan.full else spec.method.lora,
         train_text_encoder=spec.method.train_text_encoder,
@@ -82,7 +84,7 @@ def card_of(ctx: Context, plan: Plan, family: StableDiffusion, made: Made) -> Mo
         steps=spec.validation.steps,
         guidance_scale=spec.validation.guidance_scale,
         trained_steps=plan.steps,
-        scores={name: round(value, 4) for name, value in made.scores.items()},
+        scores={name: float(value) for name, value in made.scores.to_dict().items()},
         run_id=made.run_id,
         created=now(),
     )

@@ -8,6 +8,8 @@ const SEEDS = 2 ** 32;
 
 const $ = (id) => document.getElementById(id);
 const state = { served: [], running: null, secondsPerStep: null, history: [], shown: null };
+// Fields that a person has set: what arrives from the server later leaves them as they are.
+const touched = new Set();
 
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 const subject = () => state.served.find((entry) => entry.id === $("model").value) ?? state.served[0];
@@ -47,14 +49,18 @@ function chooseSubject() {
   const { id, dreambooth: card } = subject();
   $("heading").textContent = id;
   document.title = `${id} · DreamBooth`;
-  $("prompt").value = card.examples[0];
+  suggest("prompt", card.examples[0]);
   $("prompt-hint").textContent = `Call it “${id}”: the model knows it as “${card.identifier} ${card.class_name}”.`;
-  $("steps").value = card.steps;
-  $("guidance").value = card.guidance_scale;
+  suggest("steps", card.steps);
+  suggest("guidance", card.guidance_scale);
   $("examples").replaceChildren(...card.examples.map(exampleButton));
   const scores = Object.entries(card.scores).map(([name, value]) => ` · ${name} ${value.toFixed(3)}`).join("");
   $("origin").textContent = `${card.method} of ${card.base} · ${card.resolution}×${card.resolution} pixels${scores} · artifact ${card.digest.slice(0, 19)}`;
   showSettings();
+}
+
+function suggest(id, value) {
+  if (!touched.has(id)) $(id).value = value;
 }
 
 function exampleButton(prompt) {
@@ -237,7 +243,10 @@ $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   start();
 });
-$("form").addEventListener("input", showSettings);
+$("form").addEventListener("input", (event) => {
+  touched.add(event.target.id);
+  showSettings();
+});
 $("form").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start();
 });
