@@ -45,5 +45,5 @@ def test_the_result_names_what_went_in(ready, prepare) -> None:
 
 
 def test_an_identifier_that_the_base_cannot_read_whole(ready) -> None:
-    with pytest.raises(SpecFault, match="only 12 tokens are read"):
-        ready(subject={"identifier": "qzqzqzqzqzqzqzqz"})
+    with pytest.raises(SpecFault, match=r"only \d+ tokens are read"):
+        ready(subject={"identifier": "qz" * 14})

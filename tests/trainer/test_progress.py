@@ -55,7 +55,7 @@ def test_a_log_gets_few_lines_but_the_last(capsys: pytest.CaptureFixture) -> Non
 
 
 def test_a_terminal_gets_a_bar(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setenv("TQDM_DISABLE", "1")
     console = Console(terminal=True)
     for step in (1, 2, 3):
         console.step("step", step, 3, "loss 1")

@@ -154,7 +154,8 @@ class Console:
         from tqdm import tqdm
 
         if self._bar is None:
-            self._bar = tqdm(total=total, initial=done, desc=what, file=sys.stderr, leave=True, dynamic_ncols=True)
+            # `disable` is said, because for libraries' bars the environment says the opposite.
+            self._bar = tqdm(total=total, initial=done, desc=what, file=sys.stderr, dynamic_ncols=True, disable=False)
         bar = self._bar
         bar.set_postfix_str(details, refresh=False)
         bar.update(done - bar.n)
