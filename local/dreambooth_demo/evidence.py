@@ -16,7 +16,7 @@ from dreambooth_demo.platform import NAMESPACE, RELEASE
 SERIES = {
     "operator": "dreambooth_jobs",
     "trainer": "dreambooth_training_step",
-    "server": "dreambooth_images_total",
+    "server": "dreambooth_model_loaded",
 }
 
 

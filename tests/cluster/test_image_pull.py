@@ -1,6 +1,7 @@
 """An image that cannot be pulled is named in the conditions and in an event; the start deadline ends the job."""
 
 import copy
+import time
 
 import pytest
 import yaml
@@ -38,4 +39,7 @@ def test_a_job_whose_image_cannot_be_pulled_says_so_and_ends(unpullable, cluster
     assert unpullable in str(failure.value)
     events = cluster.list("events", "--field-selector=involvedObject.name=unpullable")
     assert "ImagePullFailed" in {event["reason"] for event in events}, yaml.safe_dump(events)
+    deadline = time.monotonic() + 90
+    while cluster.list("pods") and time.monotonic() < deadline:  # a pod may take its grace period to go
+        time.sleep(1)
     assert cluster.list("pods") == []

@@ -1,5 +1,8 @@
 """The page in a real Chromium against a real server."""
 
+import base64
+import hashlib
+import io
 import socket
 import threading
 import time
@@ -7,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 import uvicorn
+from PIL import Image
 from playwright.sync_api import Browser, Page, Route, ViewportSize, expect, sync_playwright
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -88,15 +92,17 @@ def draw(page: Page, prompt: str) -> None:
     page.get_by_role("button", name="Draw", exact=True).click()
 
 
-def drawn(page: Page, count: int = 1) -> list[str]:
-    """Sources of the result pictures once nothing is drawn any more; all have pixels."""
+def drawn(page: Page, count: int = 1) -> list[dict[str, str]]:
+    """Hash of the pixels and own words of each result picture, once nothing is drawn any more."""
     expect(page.get_by_role("button", name="Draw", exact=True)).to_be_enabled()
     pictures = page.locator("img[data-result]")
     expect(pictures).to_have_count(count)
     for index in range(count):
         # Waits: an image decodes a moment after it is put there.
         expect(pictures.nth(index)).to_have_js_property("naturalWidth", 32)
-    return pictures.evaluate_all("found => found.map(img => img.src)")
+    sources = pictures.evaluate_all("found => found.map(img => img.src)")
+    files = [Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for source in sources]
+    return [{"pixels": hashlib.sha256(file.tobytes()).hexdigest()[:12], **file.text} for file in files]
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -131,7 +137,9 @@ def test_what_is_typed_while_the_page_loads_stays(blank: Page, endpoint: str) ->
 def test_compare_shows_subject_and_base(page: Page) -> None:
     page.get_by_text("Compare with base").click()
     draw(page, "a photo of rusty at night")
-    assert len(set(drawn(page, 2))) == 2
+    subject, base = drawn(page, 2)
+    assert subject["pixels"] != base["pixels"]
+    assert subject["dreambooth:seed"] == base["dreambooth:seed"]
     names = page.locator("img[data-result]").evaluate_all("found => found.map(img => img.dataset.result)")
     assert names == ["rusty", "base"]
 

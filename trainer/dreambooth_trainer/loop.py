@@ -121,6 +121,9 @@ def run_loop(session: Session, desk: Desk, stop: StopSignal) -> None:
             clock.since = time.monotonic()
     if writer is not None:
         writer.close()
+    if session.world.size > 1:
+        # Every rank says it: ranks whose gradients were not averaged end with other weights, and a log shows it.
+        print(f"rank {session.world.rank}: final weights {session.trainee.digest()}", flush=True)
     stop.immediate = True
 
 

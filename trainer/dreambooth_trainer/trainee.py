@@ -1,5 +1,7 @@
 """What is trained, as one module, so that DDP, accumulation and clipping see one thing."""
 
+import hashlib
+
 import torch
 from torch import Tensor, nn
 
@@ -32,6 +34,13 @@ class Trainee(nn.Module):
     def trainable(self) -> dict[str, nn.Parameter]:
         """The trained parameters by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
+
+    def digest(self) -> str:
+        """`sha256:<hex>` over the trained weights, by name."""
+        found = hashlib.sha256()
+        for name, parameter in sorted(self.trainable().items()):
+            found.update(name.encode() + parameter.detach().float().cpu().numpy().tobytes())
+        return f"sha256:{found.hexdigest()}"
 
 
 def build(family: StableDiffusion, plan: Plan) -> Trainee:
