@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import uvicorn
@@ -92,7 +93,7 @@ def draw(page: Page, prompt: str) -> None:
     page.get_by_role("button", name="Draw", exact=True).click()
 
 
-def drawn(page: Page, count: int = 1) -> list[dict[str, str]]:
+def drawn(page: Page, count: int = 1) -> list[dict[Any, Any]]:
     """Hash of the pixels and own words of each result picture, once nothing is drawn any more."""
     expect(page.get_by_role("button", name="Draw", exact=True)).to_be_enabled()
     pictures = page.locator("img[data-result]")
@@ -102,7 +103,7 @@ def drawn(page: Page, count: int = 1) -> list[dict[str, str]]:
         expect(pictures.nth(index)).to_have_js_property("naturalWidth", 32)
     sources = pictures.evaluate_all("found => found.map(img => img.src)")
     files = [Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for source in sources]
-    return [{"pixels": hashlib.sha256(file.tobytes()).hexdigest()[:12], **file.text} for file in files]
+    return [{"pixels": hashlib.sha256(file.tobytes()).hexdigest()[:12], **file.info} for file in files]
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
