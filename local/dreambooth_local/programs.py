@@ -57,8 +57,10 @@ CLUSTER = (
     Program("helm", HELM, "helm.sh/helm/v3/cmd/helm"),
     Program("coredns", COREDNS, "./coredns"),
     Program("pause", PAUSE, "./pause"),
-    Program("local-path-provisioner", LOCAL_PATH, "github.com/rancher/local-path-provisioner"),
 )
+# Of the same module but built by itself: it imports logrus under its old, capitalised name, which no build may mix with
+# the new one.
+VOLUMES = Program("local-path-provisioner", LOCAL_PATH, "github.com/rancher/local-path-provisioner")
 KUBECTL = _kubernetes("kubectl")
 METRICS = Program(
     "metrics-server", METRICS_SERVER, "sigs.k8s.io/metrics-server/cmd/metrics-server", f"v{METRICS_SERVER}"
@@ -74,7 +76,7 @@ def cluster_programs(has_kubectl: bool) -> tuple[Program, ...]:
 
 def paths(where: Places) -> dict[str, Path]:
     """Name -> file of every program, there or not."""
-    known = (*CLUSTER, METRICS, STORE, OTHER_STORE, KUBECTL)
+    known = (*CLUSTER, VOLUMES, METRICS, STORE, OTHER_STORE, KUBECTL)
     return {program.name: where.programs / program.file for program in known}
 
 
@@ -90,7 +92,7 @@ def absent(where: Places, wanted: Sequence[Program]) -> list[Program]:
 
 def missing(where: Places) -> list[Program]:
     """What `up` would have to compile on this machine."""
-    return absent(where, (*cluster_programs(shutil.which("kubectl") is not None), METRICS, STORE, OTHER_STORE))
+    return absent(where, (*cluster_programs(shutil.which("kubectl") is not None), VOLUMES, METRICS, STORE, OTHER_STORE))
 
 
 def build_command(program: Sequence[Program], out: Path) -> list[str]:

@@ -6,6 +6,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pathlib import Path
 
 from dreambooth_local import cluster, health, images, packages, programs, teardown
 from dreambooth_local.builder import Builder
@@ -17,10 +18,9 @@ def steps(where: Places) -> list[Step]:
     """What is to be done; each step is idempotent. Compiling takes the cores, packages and wheels the network."""
     log = where.logs
     compile_log = log / "compile.log"
-    wanted = programs.cluster_programs(has_kubectl=programs.kubectl(where).parent != where.programs)
     return [
         Step("Debian packages", lambda: packages.install(log / "packages.log")),
-        Step("compile Kubernetes", lambda: programs.ensure(where, wanted, compile_log)),
+        Step("compile Kubernetes", lambda: compile_cluster(where, compile_log)),
         Step("base image", Builder(where, log / "images.log").base_image, ["Debian packages"]),
         Step("build images", lambda: images.build(where), ["base image"]),
         Step("control plane", lambda: cluster.control_plane(where), ["Debian packages", "compile Kubernetes"]),
@@ -39,6 +39,12 @@ def steps(where: Places) -> list[Step]:
             ["compile metrics-server"],
         ),
     ]
+
+
+def compile_cluster(where: Places, log: Path) -> str:
+    """What a node needs; one build for all but the one that cannot be built with the others."""
+    wanted = programs.cluster_programs(has_kubectl=programs.kubectl(where).parent != where.programs)
+    return ", ".join({programs.ensure(where, part, log) for part in (wanted, (programs.VOLUMES,))})
 
 
 def up(where: Places, progress: Progress) -> None:

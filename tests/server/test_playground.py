@@ -149,6 +149,7 @@ def test_a_kept_seed_draws_the_same_and_the_history_brings_it_back(page: Page) -
     draw(page, "a photo of rusty on grass")
     first = drawn(page)
     page.get_by_role("button", name="Keep this seed").click()
+    expect(page.get_by_label("Seed", exact=True)).to_have_value(first[0]["dreambooth:seed"])
     draw(page, "a photo of rusty on grass")
     assert drawn(page) == first
     page.get_by_label("Seed", exact=True).fill("12")
