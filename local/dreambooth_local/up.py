@@ -6,7 +6,6 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from pathlib import Path
 
 from dreambooth_local import cluster, health, images, packages, programs, teardown
 from dreambooth_local.builder import Builder
