@@ -1,7 +1,6 @@
 """The page in a real Chromium against a real server."""
 
 import base64
-import hashlib
 import io
 import socket
 import threading
@@ -94,7 +93,7 @@ def draw(page: Page, prompt: str) -> None:
 
 
 def drawn(page: Page, count: int = 1) -> list[dict[Any, Any]]:
-    """Hash of the pixels and own words of each result picture, once nothing is drawn any more."""
+    """Pixels and own words of each result picture, once nothing is drawn any more."""
     expect(page.get_by_role("button", name="Draw", exact=True)).to_be_enabled()
     pictures = page.locator("img[data-result]")
     expect(pictures).to_have_count(count)
@@ -103,7 +102,16 @@ def drawn(page: Page, count: int = 1) -> list[dict[Any, Any]]:
         expect(pictures.nth(index)).to_have_js_property("naturalWidth", 32)
     sources = pictures.evaluate_all("found => found.map(img => img.src)")
     files = [Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for source in sources]
-    return [{"pixels": hashlib.sha256(file.tobytes()).hexdigest()[:12], **file.info} for file in files]
+    return [{"pixels": file.convert("RGB").tobytes(), **file.info} for file in files]
+
+
+def alike(one: list[dict[Any, Any]], other: list[dict[Any, Any]]) -> bool:
+    """The same words (seed, prompt, settings) and pixels within a level: equal bits are test_studio's to show."""
+    return all(
+        {**a, "pixels": None} == {**b, "pixels": None}
+        and max(abs(x - y) for x, y in zip(a["pixels"], b["pixels"], strict=True)) <= 1
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 @pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
@@ -151,14 +159,14 @@ def test_a_kept_seed_draws_the_same_and_the_history_brings_it_back(page: Page) -
     page.get_by_role("button", name="Keep this seed").click()
     expect(page.get_by_label("Seed", exact=True)).to_have_value(first[0]["dreambooth:seed"])
     draw(page, "a photo of rusty on grass")
-    assert drawn(page) == first
+    assert alike(drawn(page), first)
     page.get_by_label("Seed", exact=True).fill("12")
     draw(page, "a photo of rusty in the snow")
-    assert drawn(page) != first
+    assert not alike(drawn(page), first)
     past = page.get_by_role("region", name="This session").get_by_role("button")
     expect(past).to_have_count(3)
     past.nth(2).click()
-    assert drawn(page) == first
+    assert alike(drawn(page), first)
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a photo of rusty on grass")
 
 
