@@ -23,6 +23,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 2 if item.get_closest_marker("local_lifecycle") else 1 if item.get_closest_marker("cluster") else 0
 
     items.sort(key=stage)
+    for item in items:
+        if isinstance(item, pytest.Function) and item.get_closest_marker("cluster"):
+            # First of all: programs that such tests call (helm, MinIO, versitygw) are there once the cluster is.
+            item.fixturenames.insert(0, "kube")
 
 
 def _local(command: str) -> None:

@@ -1,4 +1,4 @@
-"""Artifacts and bases from a real S3 server; skipped where none was built (`make up` builds them)."""
+"""Artifacts and bases from real S3 servers, which `make up` builds."""
 
 import os
 import shutil
@@ -20,6 +20,7 @@ from dreambooth_server.faults import LoadFault
 from dreambooth_server.settings import Places, SubjectSource
 from dreambooth_server.sources import SourceError
 
+pytestmark = pytest.mark.cluster
 ACCESS, SECRET, BUCKET = "dreambooth", "dreambooth-secret", "dreambooth"
 
 
@@ -30,8 +31,7 @@ def program(name: str) -> str | None:
 
 def command(server: str, folder: Path, port: int) -> list[str]:
     binary = program(server)
-    if binary is None:
-        pytest.skip(f"{server} is not on this machine")
+    assert binary is not None, f"{server} is not on this machine: `make up` builds it"
     if server == "minio":
         return [binary, "server", str(folder), "--address", f"127.0.0.1:{port}", "--quiet"]
     return [binary, "--port", f"127.0.0.1:{port}", "--access", ACCESS, "--secret", SECRET, "posix", str(folder)]
