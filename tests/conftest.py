@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from dreambooth_demo.kube import Kube
+from dreambooth_local import programs
 from dreambooth_local.places import places
 
 
@@ -25,8 +26,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=stage)
     for item in items:
         if isinstance(item, pytest.Function) and item.get_closest_marker("cluster"):
-            # First of all: programs that such tests call (helm, MinIO, versitygw) are there once the cluster is.
+            # First of all: programs that such tests call (helm, etcd) are there once the cluster is.
             item.fixturenames.insert(0, "kube")
+
+
+@pytest.fixture(scope="session")
+def s3_programs() -> None:
+    """MinIO and versitygw in the cache of programs, compiled if need be (minutes, once per machine)."""
+    where = places(os.environ)
+    for program in (programs.STORE, programs.OTHER_STORE):
+        programs.ensure(where, [program], where.logs / "compile.log")
 
 
 def _local(command: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,8 +61,9 @@ class Builder:
         return "made"
 
     def build(self, target: str, tags: Iterable[str], context: Path) -> None:
-        """One target of the Dockerfile. Wheels come through uv's cache of this machine, which no layer keeps."""
-        wheels = self.where.cache / "uv-cache"
+        """One target of the Dockerfile. Wheels come through uv's own cache, which the virtual environment filled and no
+        layer keeps."""
+        wheels = wheel_cache(os.environ)
         wheels.mkdir(parents=True, exist_ok=True)
         self.buildah(
             "bud", "--isolation", "chroot", "--network", "host", "--layers", "--pull-never", "--target", target,
@@ -79,6 +81,12 @@ class Builder:
         # Working containers of builds that were cut short hold layers; nothing else uses this store.
         self.buildah("rm", "--all")
         self.buildah("rmi", "--prune")
+
+
+def wheel_cache(environ: Mapping[str, str]) -> Path:
+    """Where uv keeps wheels on this machine."""
+    home = Path(environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(environ.get("UV_CACHE_DIR") or home / "uv")
 
 
 def source_hash(context: Path) -> str:

@@ -28,15 +28,7 @@ def steps(where: Places) -> list[Step]:
         Step("images on the node", lambda: images.load(where), ["containerd", "build images"]),
         Step("compile MinIO", lambda: programs.ensure(where, [programs.STORE], compile_log), ["compile Kubernetes"]),
         Step("stand-in images", lambda: images.load_stand_ins(where), ["compile MinIO", "containerd"]),
-        Step(
-            "compile metrics-server", lambda: programs.ensure(where, [programs.METRICS], compile_log), ["compile MinIO"]
-        ),
-        Step("metrics", lambda: cluster.metrics(where), ["compile metrics-server", "node"]),
-        Step(
-            "compile versitygw",
-            lambda: programs.ensure(where, [programs.OTHER_STORE], compile_log),
-            ["compile metrics-server"],
-        ),
+        Step("metrics", lambda: cluster.metrics(where), ["node"]),
     ]
 
 

@@ -1,8 +1,10 @@
 """What an image is built from."""
 
+from pathlib import Path
+
 import pytest
 
-from dreambooth_local.builder import SOURCE_FOLDERS, SOURCES, source_hash
+from dreambooth_local.builder import SOURCE_FOLDERS, SOURCES, source_hash, wheel_cache
 from dreambooth_local.images import CHECKOUT
 
 
@@ -48,3 +50,15 @@ def test_moving_a_byte_from_one_file_to_the_next_counts(context):
 def test_the_builder_is_given_what_is_hashed_and_no_more():
     allowed = {line[1:] for line in (CHECKOUT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     assert allowed == {*SOURCE_FOLDERS, *SOURCES} - {"Dockerfile", ".dockerignore"}
+
+
+@pytest.mark.parametrize(
+    ("environ", "folder"),
+    [
+        ({}, Path.home() / ".cache/uv"),
+        ({"XDG_CACHE_HOME": "/x"}, Path("/x/uv")),
+        ({"XDG_CACHE_HOME": "/x", "UV_CACHE_DIR": "/wheels"}, Path("/wheels")),
+    ],
+)
+def test_wheels_come_from_where_uv_keeps_them(environ, folder):
+    assert wheel_cache(environ) == folder

@@ -39,6 +39,11 @@ def test_programs_are_static_and_the_users_go_settings_do_not_matter():
     assert "vendor" not in env["GOFLAGS"]
 
 
+def test_the_compiler_may_use_memory_unless_the_user_said_otherwise():
+    assert programs.build_environment({}, Path("/out"))["GOGC"] == "400"
+    assert programs.build_environment({"GOGC": "50"}, Path("/out"))["GOGC"] == "50"
+
+
 def test_every_file_of_the_cache_carries_its_version(where):
     known = programs.paths(where)
     assert known["helm"].name == f"helm-{programs.HELM}"

@@ -1,4 +1,4 @@
-"""Artifacts and bases from real S3 servers, which `make up` builds."""
+"""Artifacts and bases from real S3 servers."""
 
 import os
 import shutil
@@ -31,14 +31,16 @@ def program(name: str) -> str | None:
 
 def command(server: str, folder: Path, port: int) -> list[str]:
     binary = program(server)
-    assert binary is not None, f"{server} is not on this machine: `make up` builds it"
+    assert binary is not None, f"{server} is not on this machine"
     if server == "minio":
         return [binary, "server", str(folder), "--address", f"127.0.0.1:{port}", "--quiet"]
     return [binary, "--port", f"127.0.0.1:{port}", "--access", ACCESS, "--secret", SECRET, "posix", str(folder)]
 
 
 @pytest.fixture(scope="module", params=["minio", "versitygw"])
-def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def store(
+    s3_programs: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """A folder like the mounted Secret of a running store with an empty bucket."""
     port, folder = free_port(), tmp_path_factory.mktemp("s3")
     env = {**os.environ, "MINIO_ROOT_USER": ACCESS, "MINIO_ROOT_PASSWORD": SECRET}

@@ -210,14 +210,14 @@ def serving(kind: str, folder: Path) -> Iterator[S3Store]:
 
 
 @pytest.fixture(scope="session")
-def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
+def minio(s3_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
     """A bucket on MinIO."""
     with serving("minio", tmp_path_factory.mktemp("minio")) as store:
         yield store
 
 
 @pytest.fixture(scope="session")
-def versitygw(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
+def versitygw(s3_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
     """A bucket on versitygw."""
     with serving("versitygw", tmp_path_factory.mktemp("versitygw")) as store:
         yield store
