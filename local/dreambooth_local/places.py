@@ -47,6 +47,11 @@ class Places:
         return self.state / "admin.conf"
 
     @property
+    def lock(self) -> Path:
+        """Held while the cluster changes; gone with the next boot, as the cluster's processes are."""
+        return Path("/run/lock") / f"dreambooth{str(self.state).replace('/', '-')}"
+
+    @property
     def containerd_socket(self) -> Path:
         return self.run / "containerd.sock"
 

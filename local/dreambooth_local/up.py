@@ -64,8 +64,8 @@ def serves(where: Places) -> bool:
 
 @contextmanager
 def alone(where: Places) -> Iterator[None]:
-    """One `up` or `down` at a time."""
-    where.cache.mkdir(parents=True, exist_ok=True)
-    with (where.cache / "lock").open("w") as lock:
+    """One `up` or `down` of this state at a time, whichever cache it has."""
+    where.lock.parent.mkdir(parents=True, exist_ok=True)
+    with where.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

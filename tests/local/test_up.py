@@ -39,6 +39,6 @@ def test_a_second_command_waits_for_the_first(tmp_path):
     where = Places(tmp_path / "cache", tmp_path / "state")
     with up.alone(where):
         # Another process by exec: a fork would share this one's lock.
-        line = ["flock", "--timeout", "0.2", str(where.cache / "lock"), "true"]
+        line = ["flock", "--timeout", "0.2", str(where.lock), "true"]
         assert subprocess.run(line, check=False).returncode != 0
     assert subprocess.run(line, check=False).returncode == 0
