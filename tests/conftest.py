@@ -26,16 +26,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=stage)
     for item in items:
         if isinstance(item, pytest.Function) and item.get_closest_marker("cluster"):
-            # First of all: programs that such tests call (helm, etcd) are there once the cluster is.
+            # First of all: programs that such tests call (helm) are there once the cluster is.
             item.fixturenames.insert(0, "kube")
 
 
 @pytest.fixture(scope="session")
-def s3_programs() -> None:
-    """MinIO and versitygw in the cache of programs, compiled if need be (minutes, once per machine)."""
+def s3_programs() -> dict[str, Path]:
+    """Name -> program of MinIO and versitygw, compiled if need be (minutes, once per machine)."""
     where = places(os.environ)
     for program in (programs.STORE, programs.OTHER_STORE):
         programs.ensure(where, [program], where.logs / "compile.log")
+    return programs.paths(where)
 
 
 def _local(command: str) -> None:

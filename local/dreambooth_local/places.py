@@ -48,8 +48,8 @@ class Places:
 
     @property
     def lock(self) -> Path:
-        """Held while the cluster changes; gone with the next boot, as the cluster's processes are."""
-        return Path("/run/lock") / f"dreambooth{str(self.state).replace('/', '-')}"
+        """Held while the cluster changes. Beside the sockets: those are what two clusters would share."""
+        return self.run.with_suffix(".lock")
 
     @property
     def containerd_socket(self) -> Path:

@@ -68,9 +68,14 @@ STORE = Program("minio", MINIO, "github.com/minio/minio", MINIO_MODULE)
 OTHER_STORE = Program("versitygw", VERSITYGW, "github.com/versity/versitygw/cmd/versitygw", f"v{VERSITYGW}")
 
 
-def cluster_programs(has_kubectl: bool) -> tuple[Program, ...]:
-    """What a node needs; kubectl only where the machine has none."""
-    return CLUSTER if has_kubectl else (*CLUSTER, KUBECTL)
+def cluster_builds(has_kubectl: bool) -> tuple[tuple[Program, ...], ...]:
+    """What a node needs, build by build; kubectl only where the machine has none."""
+    return (CLUSTER if has_kubectl else (*CLUSTER, KUBECTL)), (VOLUMES,)
+
+
+def node_builds(where: Places) -> tuple[tuple[Program, ...], ...]:
+    """`cluster_builds` for this machine; a kubectl that was compiled here is not the machine's own."""
+    return cluster_builds(has_kubectl=kubectl(where).parent != where.programs)
 
 
 def paths(where: Places) -> dict[str, Path]:
@@ -91,7 +96,7 @@ def absent(where: Places, wanted: Sequence[Program]) -> list[Program]:
 
 def missing(where: Places) -> list[Program]:
     """What `up` would have to compile on this machine."""
-    return absent(where, (*cluster_programs(shutil.which("kubectl") is not None), VOLUMES, STORE))
+    return absent(where, [program for build in (*node_builds(where), (STORE,)) for program in build])
 
 
 def build_command(program: Sequence[Program], out: Path) -> list[str]:
@@ -106,7 +111,7 @@ def build_command(program: Sequence[Program], out: Path) -> list[str]:
 def build_environment(environ: Mapping[str, str], out: Path) -> dict[str, str]:
     """CGO off: they run in images that hold nothing else. GOFLAGS of the user's own could ask for a vendor folder.
 
-    GOGC: the compiler spends a fifth of its time collecting garbage that this machine's memory can hold.
+    GOGC: memory for time; versitygw took 55 s instead of 67 (one run each, two cores).
     """
     ours = {"CGO_ENABLED": "0", "GOBIN": str(out), "GOFLAGS": "-buildvcs=false", "GOWORK": "off"}
     return {"GOGC": "400", **environ, **ours}

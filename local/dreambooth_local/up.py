@@ -33,9 +33,9 @@ def steps(where: Places) -> list[Step]:
 
 
 def compile_cluster(where: Places, log: Path) -> str:
-    """What a node needs; one build for all but the one that cannot be built with the others."""
-    wanted = programs.cluster_programs(has_kubectl=programs.kubectl(where).parent != where.programs)
-    return ", ".join({programs.ensure(where, part, log) for part in (wanted, (programs.VOLUMES,))})
+    """What a node needs."""
+    done = [programs.ensure(where, build, log) for build in programs.node_builds(where)]
+    return ", ".join(dict.fromkeys(done))
 
 
 def up(where: Places, progress: Progress) -> None:
@@ -64,8 +64,7 @@ def serves(where: Places) -> bool:
 
 @contextmanager
 def alone(where: Places) -> Iterator[None]:
-    """One `up` or `down` of this state at a time, whichever cache it has."""
-    where.lock.parent.mkdir(parents=True, exist_ok=True)
+    """One `up` or `down` at a time on this machine, whichever cache and state each has."""
     with where.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

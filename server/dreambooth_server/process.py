@@ -42,8 +42,8 @@ class _Server(uvicorn.Server):
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit status: 0, or the class of a LoadFault."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    # Read when the libraries are loaded, which is later. Threads that spin while they wait make a picture ten times
-    # slower wherever cores are shared; transformers warns of image processors, which no part of this needs.
+    # Read when the libraries are loaded, which is later. Threads that spin while they wait slow everyone down
+    # where cores are shared; transformers warns of image processors, which no part of this needs.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     service = Service(settings)

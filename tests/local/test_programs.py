@@ -51,8 +51,14 @@ def test_every_file_of_the_cache_carries_its_version(where):
 
 
 def test_kubectl_is_compiled_only_where_the_machine_has_none():
-    assert programs.KUBECTL not in programs.cluster_programs(has_kubectl=True)
-    assert programs.KUBECTL in programs.cluster_programs(has_kubectl=False)
+    assert programs.KUBECTL not in programs.cluster_builds(has_kubectl=True)[0]
+    assert programs.KUBECTL in programs.cluster_builds(has_kubectl=False)[0]
+
+
+def test_what_cannot_be_built_with_the_others_is_a_build_of_its_own_and_is_missed_too(where):
+    assert programs.cluster_builds(has_kubectl=True)[1:] == ((programs.VOLUMES,),)
+    assert {programs.VOLUMES, programs.STORE, *programs.CLUSTER} <= set(programs.missing(where))
+    assert programs.OTHER_STORE not in programs.missing(where)
 
 
 def test_what_the_cache_holds_is_not_missing(where):

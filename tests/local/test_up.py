@@ -36,7 +36,9 @@ def test_a_cluster_whose_up_was_cut_short_does_not_serve(tmp_path):
 
 
 def test_a_second_command_waits_for_the_first(tmp_path):
-    where = Places(tmp_path / "cache", tmp_path / "state")
+    run = tmp_path / "run"
+    where = Places(tmp_path / "cache", tmp_path / "state", run)
+    assert Places(tmp_path / "other cache", tmp_path / "other state", run).lock == where.lock
     with up.alone(where):
         # Another process by exec: a fork would share this one's lock.
         line = ["flock", "--timeout", "0.2", str(where.lock), "true"]

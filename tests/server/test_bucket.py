@@ -24,22 +24,15 @@ pytestmark = pytest.mark.cluster
 ACCESS, SECRET, BUCKET = "dreambooth", "dreambooth-secret", "dreambooth"
 
 
-def program(name: str) -> str | None:
-    cache = Path(os.environ.get("DREAMBOOTH_CACHE", Path.home() / ".cache/dreambooth"))
-    return shutil.which(name, path=f"{cache / 'bin'}:{os.environ['PATH']}")
-
-
-def command(server: str, folder: Path, port: int) -> list[str]:
-    binary = program(server)
-    assert binary is not None, f"{server} is not on this machine"
+def command(program: Path, server: str, folder: Path, port: int) -> list[str]:
     if server == "minio":
-        return [binary, "server", str(folder), "--address", f"127.0.0.1:{port}", "--quiet"]
-    return [binary, "--port", f"127.0.0.1:{port}", "--access", ACCESS, "--secret", SECRET, "posix", str(folder)]
+        return [str(program), "server", str(folder), "--address", f"127.0.0.1:{port}", "--quiet"]
+    return [str(program), "--port", f"127.0.0.1:{port}", "--access", ACCESS, "--secret", SECRET, "posix", str(folder)]
 
 
 @pytest.fixture(scope="module", params=["minio", "versitygw"])
 def store(
-    s3_programs: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    s3_programs: dict[str, Path], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
     """A folder like the mounted Secret of a running store with an empty bucket."""
     port, folder = free_port(), tmp_path_factory.mktemp("s3")
@@ -50,7 +43,8 @@ def store(
     for name, value in {**keys, "bucket": BUCKET, "prefix": "", "ca.crt": ""}.items():
         (folder / "keys" / name).write_text(value)
     with (folder / "log").open("wb") as log:
-        server = subprocess.Popen(command(request.param, folder / "data", port), stdout=log, stderr=log, env=env)
+        line = command(s3_programs[request.param], request.param, folder / "data", port)
+        server = subprocess.Popen(line, stdout=log, stderr=log, env=env)
     try:
         _make_bucket(client(folder / "keys"))
         yield folder / "keys"

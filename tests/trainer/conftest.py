@@ -176,22 +176,19 @@ def free_port() -> Callable[[], int]:
     return unused_port
 
 
-def server_command(kind: str, folder: Path, port: int) -> list[str]:
-    """The command of a real S3 server, built by `local/` beforehand."""
-    cache = Path(os.environ.get("DREAMBOOTH_CACHE", Path.home() / ".cache/dreambooth")) / "bin"
-    binary = next(cache.rglob(kind), None)
-    assert binary, f"{kind} is not built: there is none below {cache}"
+def server_command(program: Path, kind: str, folder: Path, port: int) -> list[str]:
+    """The command of a real S3 server."""
     if kind == "minio":
-        return [str(binary), "server", "--quiet", "--address", f"127.0.0.1:{port}", str(folder)]
-    return [str(binary), "--port", f"127.0.0.1:{port}", "--access", KEY, "--secret", SECRET, "posix", str(folder)]
+        return [str(program), "server", "--quiet", "--address", f"127.0.0.1:{port}", str(folder)]
+    return [str(program), "--port", f"127.0.0.1:{port}", "--access", KEY, "--secret", SECRET, "posix", str(folder)]
 
 
 @contextlib.contextmanager
-def serving(kind: str, folder: Path) -> Iterator[S3Store]:
+def serving(program: Path, kind: str, folder: Path) -> Iterator[S3Store]:
     """A bucket on a real server that keeps its objects in `folder`."""
     port = unused_port()
     env = {**os.environ, "MINIO_ROOT_USER": KEY, "MINIO_ROOT_PASSWORD": SECRET}
-    process = subprocess.Popen(server_command(kind, folder, port), env=env, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(server_command(program, kind, folder, port), env=env, stdout=subprocess.DEVNULL)
     try:
         store = s3_store(f"http://127.0.0.1:{port}", "bucket", KEY, SECRET, prefix="some/prefix", patience=10)
         deadline = time.monotonic() + 20
@@ -210,16 +207,16 @@ def serving(kind: str, folder: Path) -> Iterator[S3Store]:
 
 
 @pytest.fixture(scope="session")
-def minio(s3_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
+def minio(s3_programs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
     """A bucket on MinIO."""
-    with serving("minio", tmp_path_factory.mktemp("minio")) as store:
+    with serving(s3_programs["minio"], "minio", tmp_path_factory.mktemp("minio")) as store:
         yield store
 
 
 @pytest.fixture(scope="session")
-def versitygw(s3_programs: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
+def versitygw(s3_programs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Store]:
     """A bucket on versitygw."""
-    with serving("versitygw", tmp_path_factory.mktemp("versitygw")) as store:
+    with serving(s3_programs["versitygw"], "versitygw", tmp_path_factory.mktemp("versitygw")) as store:
         yield store
 
 

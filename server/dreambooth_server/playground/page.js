@@ -8,7 +8,7 @@ const SEEDS = 2 ** 32;
 
 const $ = (id) => document.getElementById(id);
 const state = { served: [], running: null, secondsPerStep: null, history: [], shown: null };
-// Fields that a person has set: what arrives from the server later leaves them as they are.
+// Fields that a person has set: what arrives from the server later leaves them as they are, and the one being written in.
 const touched = new Set();
 
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
@@ -60,7 +60,7 @@ function chooseSubject() {
 }
 
 function suggest(id, value) {
-  if (!touched.has(id)) $(id).value = value;
+  if (!touched.has(id) && document.activeElement !== $(id)) $(id).value = value;
 }
 
 function exampleButton(prompt) {
