@@ -88,6 +88,12 @@ class Prior(ApiModel):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Image i is drawn with seed + i.")
     steps: int = Field(25, ge=1, le=1000, description="Denoising steps per class image.")
     guidance_scale: float = Field(7.5, ge=0, le=50, description="Classifier-free guidance of the class images.")
+    pods: int | None = Field(
+        None,
+        ge=1,
+        le=256,
+        description="Pods that draw them, a share each. Default: one per 100 images, at most topology.nodes.",
+    )
 
 
 class MethodType(StrEnum):
@@ -171,7 +177,7 @@ class Checkpoints(ApiModel):
     """Full training states in the store."""
 
     every_steps: int = Field(100, ge=1, le=1_000_000, description="A checkpoint every so many steps, and at the end.")
-    keep: int = Field(2, ge=1, le=100, description="How many of the newest are kept.")
+    keep: int = Field(2, ge=1, le=100, description="How many of the newest are kept; the best one is kept beside.")
 
 
 class Validation(ApiModel):
@@ -195,6 +201,15 @@ class Scoring(ApiModel):
         None, pattern=BASE_PATTERN, max_length=1024, description="URI of a CLIP model: clipI, clipT."
     )
     dino: str | None = Field(None, pattern=BASE_PATTERN, max_length=1024, description="URI of a DINO model: dino.")
+    every_checkpoints: int = Field(
+        1, ge=0, le=1_000_000, description="Score every n-th checkpoint, and the last (0: the last alone)."
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        description="End training when the score has not risen for so many scored checkpoints. Default: never.",
+    )
 
 
 class Topology(ApiModel):
@@ -230,10 +245,26 @@ class Gate(ApiModel):
     div: float | None = Field(None, ge=0, description="Least DIV: variety of plain class pictures.")
 
 
+class Choice(StrEnum):
+    """Which checkpoint is published.
+
+    `Best`: of the scored ones that pass the gate, or of all if none does, the one most like the held-out pictures by
+    DINO, else by CLIP-I; without either score, the last.
+    """
+
+    BEST = "Best"
+    LAST = "Last"
+
+
 class Publish(ApiModel):
     """What becomes of the result."""
 
     name: Name = Field(description="The PersonalizedModel that rolls the result out.")
+    checkpoint: Choice = Field(
+        Choice.BEST,
+        description="`Best`: the scored checkpoint that is most like the held-out pictures (`dino`, else `clipI`) "
+        "among those that pass the gate. `Last`: the last.",
+    )
     gate: Gate = Field(Gate(), description="The quality gate.")
     serving: Serving = Field(Serving(), description="How the model is served.")
 
@@ -358,8 +389,9 @@ class DreamBoothJobStatus(ApiModel):
     progress: Progress | None = Field(None, description="How far the training is.")
     run: RunStatus | None = Field(None, description="The run in MLflow.")
     checkpoint: CheckpointStatus | None = Field(None, description="The newest checkpoint.")
+    best_checkpoint: CheckpointStatus | None = Field(None, description="The best scored checkpoint; `scores` are its.")
     prior: PriorStatus | None = Field(None, description="The class images.")
-    scores: Scores | None = Field(None, description="Fidelity and drift.")
+    scores: Scores | None = Field(None, description="Fidelity and drift of the best checkpoint so far.")
     artifact: ArtifactStatus | None = Field(None, description="The result.")
 
 

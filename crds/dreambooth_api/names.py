@@ -50,6 +50,8 @@ MODEL_CARD = "model.json"
 MANIFEST = "MANIFEST.json"
 # What `prepare` found, for `train` to compare with: dataset and base digests, the base's scores.
 PREPARED = "prepared.json"
+# The scores of a job's checkpoints, by step.
+SCORES = "scores.json"
 
 # A child's name may have 63 characters; the longest suffix takes 9, and an Indexed Job's pod "-<index>-xxxxx" more.
 MAX_NAME_LENGTH = 46

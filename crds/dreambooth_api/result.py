@@ -24,6 +24,8 @@ class Report(ApiModel):
     progress: Progress = Field(Progress(), description="How far it is; for Preparing in class images.")
     run: RunStatus | None = Field(None, description="The MLflow run, once there is one.")
     checkpoint: CheckpointStatus | None = Field(None, description="The newest checkpoint.")
+    best_checkpoint: CheckpointStatus | None = Field(None, description="The best scored checkpoint so far.")
+    scores: Scores | None = Field(None, description="The scores of the best checkpoint.")
     warning: str | None = Field(None, description="What is amiss but does not stop the work, e.g. tracking is away.")
 
 
@@ -47,6 +49,7 @@ class TrainResult(ApiModel):
     below_gate: str | None = Field(None, description="Which scores missed the gate, and by how much.")
     run: RunStatus | None = Field(None, description="The MLflow run.")
     checkpoint: CheckpointStatus | None = Field(None, description="The newest checkpoint.")
+    best_checkpoint: CheckpointStatus | None = Field(None, description="The checkpoint that was scored best.")
 
 
 class Fault(ApiModel):

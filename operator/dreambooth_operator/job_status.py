@@ -21,6 +21,8 @@ def running(
             "progress": _progress(view, old) if report and report.phase == phase else kept,
             "run": run(report.run if report else None, settings) or old.run,
             "checkpoint": (report.checkpoint if report else None) or old.checkpoint,
+            "best_checkpoint": (report.best_checkpoint if report else None) or old.best_checkpoint,
+            "scores": (report.scores if report else None) or old.scores,
             "prior": old.prior or job_results.prior(view),
             "restarts": job_results.restarts(view, old),
         }
@@ -54,6 +56,7 @@ def trained(view: JobView, old: DreamBoothJobStatus, result: TrainResult, settin
             "progress": old.progress if old.progress and _same(old.progress, heard) else heard,
             "run": run(result.run, settings) or old.run,
             "checkpoint": result.checkpoint or old.checkpoint,
+            "best_checkpoint": result.best_checkpoint or old.best_checkpoint,
             "prior": old.prior or job_results.prior(view),
             "scores": result.scores if result.scores.to_dict() else old.scores,
             "artifact": result.artifact,

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreambooth_trainer.checkpoint import Checkpoints, State, Writer, read_state, write_state
+from dreambooth_trainer.checkpoint import Checkpoints, State, read_state, write_state
 from dreambooth_trainer.context import Context
-from dreambooth_trainer.faults import CheckpointsCorrupt, StoreUnavailable
+from dreambooth_trainer.faults import CheckpointsCorrupt
 
 
 def state(step: int, fingerprint: str = "sha256:f") -> State:
@@ -125,23 +125,3 @@ def test_it_does_not_start_over_silently(checkpoints: Checkpoints, said: list[st
     with pytest.raises(CheckpointsCorrupt, match="none of 1"):
         checkpoints.newest("sha256:f")
     assert "other settings" in said[0]
-
-
-def test_the_writer_commits_in_order_and_bounds_what_waits(checkpoints: Checkpoints) -> None:
-    committed = []
-    writer = Writer(checkpoints, keep=2, on_commit=lambda status: committed.append(status.step))
-    for step in (1, 2, 3):
-        writer.save(state(step))
-    writer.close()
-    assert committed == [1, 2, 3]
-    assert checkpoints.committed() == [2, 3]
-    assert list(checkpoints.local.iterdir()) == []
-
-
-def test_a_store_that_is_gone_is_heard_of_in_training(checkpoints: Checkpoints, ctx: Context) -> None:
-    ctx.checkpoints.root.parent.mkdir(parents=True)  # type: ignore[attr-defined]
-    ctx.checkpoints.root.write_text("in the way")  # type: ignore[attr-defined]
-    writer = Writer(checkpoints, keep=2, on_commit=lambda status: None)
-    writer.save(state(1))
-    with pytest.raises(StoreUnavailable):
-        writer.close()

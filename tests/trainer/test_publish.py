@@ -31,7 +31,7 @@ def published(ctx, desk, tmp_path: Path) -> tuple[Path, Manifest, ModelCard]:
 def test_lora(ready, desk, tmp_path: Path, examples: Path) -> None:
     from diffusers import StableDiffusionPipeline
 
-    ctx = ready(scoring=SCORING, publish={"gate": {"clipI": -1, "div": 0}})
+    ctx = ready(scoring=SCORING, publish={"gate": {"clipI": -1, "div": 0}, "checkpoint": "Last"})
     folder, manifest, card = published(ctx, desk, tmp_path)
     assert set(manifest.files) == {"pytorch_lora_weights.safetensors", "model.json"}
     assert card.lora is not None

@@ -4,12 +4,13 @@ import hashlib
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from dreambooth_trainer import loop
+from dreambooth_trainer import loop, scoring
 from dreambooth_trainer.checkpoint import Checkpoints
 from dreambooth_trainer.config import fingerprint
 from dreambooth_trainer.faults import CheckpointsCorrupt, DatasetInvalid, NonFiniteLoss
@@ -82,8 +83,6 @@ def test_finished_and_run_again_trains_nothing(ready, desk, monkeypatch: pytest.
 
 
 def test_other_settings_do_not_continue_a_checkpoint(ready, desk) -> None:
-    from dataclasses import replace
-
     ctx = ready()
     loop.train(ctx, desk(ctx))
     other = replace(
@@ -95,7 +94,6 @@ def test_other_settings_do_not_continue_a_checkpoint(ready, desk) -> None:
 
 def test_pictures_that_changed_are_refused(ready, desk, tmp_path: Path, examples: Path) -> None:
     import shutil
-    from dataclasses import replace
 
     from dreambooth_trainer.context import Mirror
 
@@ -135,3 +133,70 @@ def test_every_class_image_is_used(ready) -> None:
     names = [name for step in range(4) for name in session.data.batch(step * 2, 0, 0, 1).names]
     assert {name.split(" (")[0] for name in names if name.startswith("class")} == {f"class image {i}" for i in range(4)}
     assert session.fingerprint == fingerprint(ctx.spec, got.base_digest, got.pictures.digest)
+
+
+MEASURE = scoring.measure
+SCORED = {
+    "scoring": {"dino": "s3://dreambooth/examples/encoder-dino"},
+    "checkpoints": {"everySteps": 1, "keep": 1},
+    "training": {"steps": 5, "ema": 0.5},
+}
+
+
+def by_plan(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> list[float]:
+    """Fidelity goes as `values` say, in the order in which checkpoints are measured; the list is used up."""
+    left = list(values)
+    monkeypatch.setattr(scoring, "measure", lambda *args: {**MEASURE(*args), "dino": left.pop(0)})
+    return left
+
+
+def test_the_best_checkpoint_is_published_and_outlives_pruning(ready, desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dreambooth_api.artifact import ModelCard
+
+    ctx, best = ready(**SCORED), ready("best", **{**SCORED, "publish": {"checkpoint": "Last"}})
+    by_plan(monkeypatch, [0.1, 0.9, 0.3, 0.2, 0.4])
+    told = desk(ctx)
+    result = loop.train(ctx, told)
+    assert Checkpoints(ctx, print).committed() == [2, 5]
+    assert (result.best_checkpoint.step, result.checkpoint.step, result.scores.dino) == (2, 5, "0.900")
+    assert told.board.report.scores == result.scores
+    card = ctx.store.at(result.artifact.uri.split("/store/")[1]).read("model.json")
+    assert ModelCard.model_validate_json(card).trained_steps == 2
+    # The very weights of step 2: a run that ends there with the same rate publishes the same content.
+    by_plan(monkeypatch, [0.1, 0.2])
+    two_steps = best.spec.training.model_copy(update={"steps": 2})
+    short = replace(best, spec=best.spec.model_copy(update={"training": two_steps}))
+    assert loop.train(short, desk(short)).artifact.digest == result.artifact.digest
+
+
+def test_early_stop_is_remembered_by_a_restart(ready, desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = ready(**{**SCORED, "scoring": {**SCORED["scoring"], "patience": 2}})
+    left = by_plan(monkeypatch, [0.5, 0.4, 0.3])
+    first = loop.train(ctx, desk(ctx))
+    assert left == []
+    assert (first.progress.step, first.best_checkpoint.step) == (3, 1)
+    monkeypatch.setattr(loop, "take_step", lambda session: pytest.fail("a step was taken"))
+    monkeypatch.setattr(loop, "join", lambda device: pytest.fail("waited for the other ranks"))
+    again = loop.train(ctx, desk(ctx))
+    assert again.artifact == first.artifact
+    assert again.scores == first.scores
+
+
+def test_a_checkpoint_left_unscored_by_a_kill_is_scored_first(ready, desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dreambooth_trainer.evaluator import Evaluator
+
+    ctx = ready(**SCORED)
+    by_plan(monkeypatch, [0.1, 0.9, 0.3, 0.2, 0.4])
+    real = Evaluator.evaluate
+
+    def killed(self):
+        if self.session.step == 2:
+            raise KeyboardInterrupt
+        real(self)
+
+    monkeypatch.setattr(Evaluator, "evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(ctx, desk(ctx))
+    assert Checkpoints(ctx, print).committed() == [1, 2]
+    monkeypatch.setattr(Evaluator, "evaluate", real)
+    assert loop.train(ctx, desk(ctx)).best_checkpoint.step == 2

@@ -1,11 +1,10 @@
-"""The whole state of a training in the store: crash-safe, verified, written off the training thread.
+"""The whole state of a training in the store: crash-safe and verified.
 
 A checkpoint is a folder `step-NNNNNN` with weights, optimizer, average (all safetensors) and `state.json`, and its
 manifest last. The newest valid one wins; older ones are pruned only after a newer one is committed.
 """
 
 import json
-import queue
 import re
 import shutil
 import threading
@@ -14,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dreambooth_api import layout
@@ -24,6 +22,7 @@ from dreambooth_api.names import MANIFEST
 from dreambooth_trainer.context import Context
 from dreambooth_trainer.faults import CheckpointsCorrupt
 from dreambooth_trainer.manifests import CorruptFolder, get_folder, put_folder
+from dreambooth_trainer.patience import is_disk_full, patiently
 from dreambooth_trainer.store import Store
 
 _STEP = re.compile(r"^step-(\d+)/")
@@ -32,7 +31,7 @@ STATE = "state.json"
 
 @dataclass
 class State:
-    """All that a training needs to go on exactly: tensors on the CPU, apart from those being trained."""
+    """All that a training needs to go on exactly."""
 
     step: int
     # Subject's samples consumed over all ranks: the position in the stream, whatever the world's size.
@@ -45,6 +44,8 @@ class State:
     scaler: dict[str, Any] = field(default_factory=dict)
     # Numbers that MLflow has not taken yet: (step, values, milliseconds).
     unsent: list[tuple[int, dict[str, float], int]] = field(default_factory=list)
+    # Of tensors on a GPU: the event after which they are as this step left them.
+    ready: Any = None
 
 
 def write_state(state: State, folder: Path) -> None:
@@ -94,7 +95,7 @@ def _split(optimizer: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]
 
     def take(path: str, value: Any) -> Any:
         if isinstance(value, Tensor):
-            tensors[path] = value.detach().cpu().contiguous().clone()
+            tensors[path] = value.detach().cpu().contiguous()
             return {"tensor": path}
         if isinstance(value, dict):
             return {"dict": {str(k): take(f"{path}.{k}", v) for k, v in value.items()}}
@@ -121,8 +122,11 @@ def _join(tensors: dict[str, Tensor], plain: Any) -> Any:
 class Checkpoints:
     """A job's checkpoints in the store."""
 
-    def __init__(self, ctx: Context, say: Callable[[str], None] = print) -> None:
-        self.ctx, self.say = ctx, say
+    def __init__(
+        self, ctx: Context, say: Callable[[str], None] = print, spare: Callable[[], int | None] = lambda: None
+    ) -> None:
+        """`spare`: the step of the checkpoint that is not pruned, however old: the best so far."""
+        self.ctx, self.say, self.spare = ctx, say, spare
         self.local = ctx.work / "checkpoints" / ctx.uid
 
     def at(self, step: int) -> Store:
@@ -172,10 +176,14 @@ class Checkpoints:
     def commit(self, state: State, keep: int) -> CheckpointStatus:
         """Write, upload, commit; then prune all but the `keep` newest."""
         folder = self.local / f"save-{state.step}"
-        shutil.rmtree(folder, ignore_errors=True)
         store = self.at(state.step)
-        try:
+
+        def write() -> None:
+            shutil.rmtree(folder, ignore_errors=True)
             write_state(state, folder)
+
+        try:
+            patiently(write, is_disk_full, store.patience, "the local disk", self.say)
             put_folder(store, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -183,10 +191,10 @@ class Checkpoints:
         return CheckpointStatus(step=state.step, uri=store.uri, time=now())
 
     def _prune(self, keep: int) -> None:
-        """Remove what is older than the `keep` newest committed; each one's manifest first."""
+        """Remove what is older than the `keep` newest committed, save the best; each one's manifest first."""
         oldest = self.committed()[-keep:][0]
         for step in self._steps():
-            if step < oldest:
+            if step < oldest and step != self.spare():
                 store = self.at(step)
                 store.delete(sorted(store.keys(), key=lambda key: key != MANIFEST))
 
@@ -196,50 +204,3 @@ class Checkpoints:
             if (match := _STEP.match(key)) and (only is None or key == f"{match[0]}{only}"):
                 found.add(int(match[1]))
         return sorted(found)
-
-
-class Writer:
-    """Commits states in a thread, one at a time; training waits only when the one before is not done yet."""
-
-    def __init__(self, checkpoints: Checkpoints, keep: int, on_commit: Callable[[CheckpointStatus], None]) -> None:
-        self._checkpoints, self._keep, self._on_commit = checkpoints, keep, on_commit
-        self._queue: queue.Queue[State | None] = queue.Queue(maxsize=1)
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._work, name="checkpoints", daemon=True)
-        self._thread.start()
-
-    def save(self, state: State) -> None:
-        """Commit `state` soon. Raises what the one before ended with."""
-        self._raise()
-        self._queue.put(state)
-
-    def wait(self) -> None:
-        """Until all is committed. Raises what went wrong."""
-        self._queue.join()
-        self._raise()
-
-    def close(self) -> None:
-        """Commit what is left, end the thread. Raises what went wrong."""
-        self._queue.put(None)
-        self._thread.join()
-        self._raise()
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _work(self) -> None:
-        while (state := self._queue.get()) is not None:
-            try:
-                if self._error is None:
-                    self._on_commit(self._checkpoints.commit(state, self._keep))
-            except Exception as error:  # This thread's edge: the training thread raises it.
-                self._error = error
-            finally:
-                self._queue.task_done()
-        self._queue.task_done()
-
-
-def snapshot(parameters: dict[str, torch.nn.Parameter]) -> dict[str, Tensor]:
-    """Parameters copied to the CPU, so that training can go on changing them."""
-    return {name: p.detach().to("cpu", copy=True).contiguous() for name, p in parameters.items()}

@@ -118,5 +118,7 @@ def fingerprint(spec: DreamBoothJobSpec, base_digest: str, dataset_digest: str) 
     parts = {name: getattr(spec, name).to_dict() for name in ("subject", "prior", "method", "training")}
     # Where the pictures are may change as long as they are the same pictures.
     parts["subject"].pop("images", None)
+    # How many pods drew the class images changes nothing in them.
+    parts["prior"].pop("pods", None)
     text = json.dumps([parts, base_digest, dataset_digest], sort_keys=True)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

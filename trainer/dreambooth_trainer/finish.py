@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
-
-from PIL import Image
 
 from dreambooth_api.job import Progress
 from dreambooth_api.reasons import Phase
 from dreambooth_api.result import TrainResult
 from dreambooth_trainer import scoring
-from dreambooth_trainer.pictures import sheet
-from dreambooth_trainer.prepare import Inputs, Prepared
+from dreambooth_trainer.evaluator import Evaluator, averaged, track_pictures
+from dreambooth_trainer.prepare import Prepared
 from dreambooth_trainer.publish import Made, publish
 from dreambooth_trainer.session import Session
 from dreambooth_trainer.tracking import flat
@@ -53,70 +49,38 @@ def validate(session: Session, desk: Desk) -> None:
             guidance=validation.guidance_scale,
             resolution=session.plan.resolution,
         )
-    _track(session, desk, drawn)
+    track_pictures(session, desk, drawn)
     session.family.park_vae()
 
 
-@contextlib.contextmanager
-def averaged(session: Session) -> Iterator[None]:
-    """While it lasts, the trained weights are their moving average, if there is one."""
-    parameters = session.trainee.trainable()
-    if session.ema:
-        session.ema.swap(parameters)
-    try:
-        yield
-    finally:
-        if session.ema:
-            session.ema.swap(parameters)
-
-
-def finish(session: Session, got: Inputs, prepared: Prepared, desk: Desk) -> TrainResult:
-    """Score what was trained; publish it if the gate lets it."""
-    plan = session.plan
-    result = TrainResult(
-        progress=Progress(
-            **(desk.board.report.progress.model_dump() | {"step": session.step, "steps": plan.steps, "percent": 100})
-        )
-    )
-    with averaged(session):
-        desk.board.set(phase=Phase.SCORING)
-        measures = _score(session, got, desk)
-        scores = scoring.as_scores(measures, prepared.base_scores)
-        below = scoring.below_gate(plan.spec.publish.gate, measures)
-        artifact = None
-        if below is None:
-            desk.board.set(phase=Phase.PUBLISHING)
-            run = desk.board.report.run
-            made = Made(prepared.base_digest, scores, run.id if run else None)
+def finish(session: Session, evaluator: Evaluator, desk: Desk) -> TrainResult:
+    """Score what was trained; publish the best of it if the gate lets it."""
+    plan, prepared = session.plan, evaluator.prepared
+    last = desk.board.report.progress.model_dump() | {"step": session.step, "steps": plan.steps, "percent": 100}
+    desk.board.set(phase=Phase.SCORING)
+    evaluator.evaluate()
+    step = evaluator.take_best()
+    measures = evaluator.log.scores.get(step, {})
+    scores = scoring.as_scores(measures, prepared.base_scores)
+    below = scoring.below_gate(plan.spec.publish.gate, measures)
+    artifact = None
+    if below is None:
+        desk.board.set(phase=Phase.PUBLISHING)
+        run = desk.board.report.run
+        made = Made(prepared.base_digest, scores, run.id if run else None, step)
+        with averaged(session):
             artifact = publish(session.ctx, plan, session.family, session.trainee, made)
-            desk.tracker.register(f"{session.ctx.namespace}.{plan.spec.publish.name}", artifact)
-            desk.console.say(f"published {artifact.uri} ({artifact.bytes / 2**20:.1f} MiB)")
-        else:
-            desk.console.say(f"not published: below the gate: {below}")
+        desk.tracker.register(f"{session.ctx.namespace}.{plan.spec.publish.name}", artifact)
+        desk.console.say(f"published {artifact.uri} ({artifact.bytes / 2**20:.1f} MiB)")
+    else:
+        desk.console.say(f"not published: below the gate: {below}")
     report = desk.board.report
-    return result.model_copy(
-        update={
-            "scores": scores,
-            "artifact": artifact,
-            "below_gate": below,
-            "run": report.run,
-            "checkpoint": report.checkpoint,
-        }
+    return TrainResult(
+        progress=Progress(**last),
+        scores=scores,
+        artifact=artifact,
+        below_gate=below,
+        run=report.run,
+        checkpoint=report.checkpoint,
+        best_checkpoint=evaluator.status(step) if measures else None,
     )
-
-
-def _score(session: Session, got: Inputs, desk: Desk) -> scoring.Measures:
-    """Draw, show, measure."""
-    drawn = scoring.draw(session.family, session.plan)
-    _track(session, desk, drawn.subject)
-    held_out = [picture.image for picture in got.pictures.held_out]
-    measures = scoring.measure(drawn, held_out, *scoring.encoders(got.encoders))
-    if measures:
-        desk.tracker.metrics(session.step, {f"score_{name}": value for name, value in measures.items()})
-        desk.console.say("scores: " + "  ".join(f"{name} {value:.3f}" for name, value in measures.items()))
-    return measures
-
-
-def _track(session: Session, desk: Desk, images: list[Image.Image]) -> None:
-    picture = sheet(images, session.plan.spec.validation.images)
-    desk.tracker.image(picture, f"validation/step-{session.step:06d}.png")

@@ -3,6 +3,7 @@
 Pods run it as `python -m dreambooth_trainer train --job PATH` under `launch`; `dreambooth run` calls it in-process.
 """
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass, field
@@ -14,17 +15,20 @@ from dreambooth_api.job import Progress
 from dreambooth_api.reasons import Phase
 from dreambooth_api.result import TrainResult
 from dreambooth_trainer import finish, optim
-from dreambooth_trainer.checkpoint import Checkpoints, Writer
+from dreambooth_trainer.checkpoint import Checkpoints
 from dreambooth_trainer.config import Plan
 from dreambooth_trainer.context import Context
 from dreambooth_trainer.distributed import StopSignal, World, join
+from dreambooth_trainer.evaluations import Evaluations
+from dreambooth_trainer.evaluator import Evaluator
 from dreambooth_trainer.faults import NonFiniteLoss, SavedOnSigterm
 from dreambooth_trainer.loss import dreambooth_loss, min_snr_weights
-from dreambooth_trainer.prepare import Inputs, read_prepared
+from dreambooth_trainer.prepare import Inputs, checkpoint_scoring_key, read_prepared
 from dreambooth_trainer.progress import Board, Console, duration
 from dreambooth_trainer.session import Session, begin, check_unchanged
 from dreambooth_trainer.stream import seed_of
 from dreambooth_trainer.tracking import Tracker
+from dreambooth_trainer.writer import Writer
 
 
 @dataclass
@@ -66,7 +70,8 @@ def train(ctx: Context, desk: Desk) -> TrainResult | None:
     prepared = read_prepared(ctx)
     check_unchanged(prepared, got)
     world = World()
-    if is_trained(ctx, got.plan):
+    log = Evaluations(ctx.job_store, checkpoint_scoring_key(got, prepared))
+    if is_trained(ctx, got.plan, log):
         # A pod that is started again after the last step: the other ranks have ended well and will not come back.
         if int(os.environ.get("RANK", "0")) > 0:
             return None
@@ -81,30 +86,44 @@ def train(ctx: Context, desk: Desk) -> TrainResult | None:
             desk.tracker.metrics(step, values, stamp)
         if session.resumed:
             desk.board.metrics.resumes.inc()
-        run_loop(session, desk, stop)
-        return finish.finish(session, got, prepared, desk) if world.leads else None
+        evaluator = Evaluator(session, got, prepared, desk, log)
+        run_loop(session, desk, stop, evaluator)
+        return finish.finish(session, evaluator, desk) if world.leads else None
     finally:
         stop.release()
         world.close()
 
 
-def is_trained(ctx: Context, plan: Plan) -> bool:
-    """Whether the state of the last step is in the store, so that only scoring and publishing are left."""
-    return plan.steps in Checkpoints(ctx).committed()
+def is_trained(ctx: Context, plan: Plan, log: Evaluations) -> bool:
+    """Whether the state of the last step, or of an early end, is in the store: scoring and publishing are left."""
+    return bool({plan.steps, log.stopped_at} & set(Checkpoints(ctx).committed()))
 
 
-def run_loop(session: Session, desk: Desk, stop: StopSignal) -> None:
+def run_loop(session: Session, desk: Desk, stop: StopSignal, evaluator: Evaluator) -> None:
     """From the session's step to the last one; the last state is committed when it returns."""
-    plan, every = session.plan, session.plan.spec.checkpoints.every_steps
+    plan = session.plan
     desk.board.set(phase=Phase.TRAINING)
     desk.console.say(
         f"training: {plan.spec.method.type.value}, step {session.step} of {plan.steps}, "
         f"{session.world.size} rank(s) × batch {plan.batch}, {plan.precision if plan.precision != 'no' else 'fp32'}"
     )
-    writer = _writer(session, desk)
     stop.immediate = False
+    with _writer(session, desk, evaluator) or contextlib.nullcontext() as writer:
+        _steps(session, desk, stop, evaluator, writer)
+    if session.world.size > 1:
+        # Every rank says it: ranks whose gradients were not averaged end with other weights, and a log shows it.
+        print(f"rank {session.world.rank}: final weights {session.trainee.digest()}", flush=True)
+    stop.immediate = True
+
+
+def _steps(session: Session, desk: Desk, stop: StopSignal, evaluator: Evaluator, writer: Writer | None) -> None:
+    plan, every = session.plan, session.plan.spec.checkpoints.every_steps
     clock, traces = Clock(), list[Trace]()
     while session.step < plan.steps:
+        if evaluator.due(session.step):
+            if evaluator.ends(writer):
+                return
+            clock.since = time.monotonic()
         traces += take_step(session)
         done, last = session.step, session.step == plan.steps
         stopping = stop.agreed()
@@ -113,18 +132,13 @@ def run_loop(session: Session, desk: Desk, stop: StopSignal) -> None:
             report(session, desk, traces, clock)
             traces = []
         if saving and writer is not None:
-            writer.save(session.state(desk.tracker.unsent()))
+            writer.save(lambda: session.state(desk.tracker.unsent()))
         if stopping and not last:
             _leave(session, desk, writer)
-        if _validation_due(plan, done) and session.world.leads:
+        if _validation_due(plan, done) and writer is not None and not evaluator.due(done):
+            writer.settle()
             finish.validate(session, desk)
             clock.since = time.monotonic()
-    if writer is not None:
-        writer.close()
-    if session.world.size > 1:
-        # Every rank says it: ranks whose gradients were not averaged end with other weights, and a log shows it.
-        print(f"rank {session.world.rank}: final weights {session.trainee.digest()}", flush=True)
-    stop.immediate = True
 
 
 def take_step(session: Session) -> list[Trace]:
@@ -225,11 +239,14 @@ def _check_finite(session: Session, traces: list[Trace], by_rank: Tensor) -> Non
     )
 
 
-def _writer(session: Session, desk: Desk) -> Writer | None:
+def _writer(session: Session, desk: Desk, evaluator: Evaluator) -> Writer | None:
     if not session.world.leads:
         return None
-    checkpoints = Checkpoints(session.ctx, desk.console.say)
-    return Writer(checkpoints, session.plan.spec.checkpoints.keep, desk.board.committed)
+    checkpoints = Checkpoints(session.ctx, desk.console.say, evaluator.best)
+    writer = Writer(checkpoints, session.plan.spec.checkpoints.keep, desk.board.committed, desk.board.stalled)
+    # accelerate wraps the optimizer; the hook is called where the weights really change.
+    getattr(session.optimizer, "optimizer", session.optimizer).register_step_pre_hook(lambda *_: writer.settle())
+    return writer
 
 
 def _leave(session: Session, desk: Desk, writer: Writer | None) -> None:

@@ -16,7 +16,7 @@ from dreambooth_api.reasons import Phase
 from dreambooth_api.result import PrepareResult
 from dreambooth_trainer import inputs
 from dreambooth_trainer.base import base_digest, check_family, native_resolution
-from dreambooth_trainer.config import Plan, check_spec, resolve
+from dreambooth_trainer.config import Plan, check_spec, fingerprint, resolve
 from dreambooth_trainer.context import Context
 from dreambooth_trainer.faults import SpecFault
 from dreambooth_trainer.pictures import PictureSet, load_pictures
@@ -138,6 +138,15 @@ def scoring_key_of(got: Inputs) -> str:
     parts = [got.base_digest, got.pictures.digest, encoders, spec.validation.to_dict(), got.plan.resolution]
     words = [got.plan.class_prompt, *got.plan.validation_prompts, spec.subject.holdout]
     return "sha256:" + hashlib.sha256(json.dumps([parts, words], sort_keys=True).encode()).hexdigest()
+
+
+def checkpoint_scoring_key(got: Inputs, prepared: Prepared) -> str:
+    """Of all that a checkpoint's scores follow from: the weights' own settings, and what is drawn and compared."""
+    spec, plan = got.ctx.spec, got.plan
+    weights = fingerprint(spec, prepared.base_digest, prepared.dataset_digest)
+    drawn = [spec.validation.to_dict(), plan.validation_prompts, plan.class_prompt, plan.resolution]
+    parts = [weights, drawn, spec.scoring.clip, spec.scoring.dino]
+    return "sha256:" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _known_scores(ctx: Context, key: str) -> dict[str, float] | None:

@@ -7,7 +7,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from dreambooth_api.conditions import now
@@ -36,6 +36,13 @@ class Metrics:
         self.images_per_second = gauge("images_per_second", "Training pictures per second over all ranks.")
         self.eta = gauge("eta_seconds", "Seconds to the last step.")
         self.checkpoint_age = gauge("checkpoint_age_seconds", "Seconds since the newest checkpoint was committed.")
+        self.checkpoint_stall = Histogram(
+            "dreambooth_training_checkpoint_stall_seconds",
+            "How long training waited for a checkpoint to be copied.",
+            list(labels),
+            buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 10, 60),
+            registry=self.registry,
+        ).labels(**labels)
         self.resumes = Counter(
             "dreambooth_training_resumes", "Times the training went on.", list(labels), registry=self.registry
         ).labels(**labels)
@@ -80,6 +87,10 @@ class Board:
         """Show the newest checkpoint."""
         self._committed = time.time()
         self.set(checkpoint=checkpoint)
+
+    def stalled(self, seconds: float) -> None:
+        """Count a wait for a checkpoint's copy."""
+        self.metrics.checkpoint_stall.observe(seconds)
 
     def tracked(self, run: RunStatus) -> None:
         """Show the MLflow run."""

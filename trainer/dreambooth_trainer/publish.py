@@ -27,6 +27,8 @@ class Made:
     base_digest: str
     scores: Scores
     run_id: str | None
+    # The step of the checkpoint that is published.
+    step: int
 
 
 def publish(ctx: Context, plan: Plan, family: StableDiffusion, trainee: Trainee, made: Made) -> ArtifactStatus:
@@ -83,7 +85,7 @@ def card_of(ctx: Context, plan: Plan, family: StableDiffusion, made: Made) -> Mo
         resolution=plan.resolution,
         steps=spec.validation.steps,
         guidance_scale=spec.validation.guidance_scale,
-        trained_steps=plan.steps,
+        trained_steps=made.step,
         scores={name: float(value) for name, value in made.scores.to_dict().items()},
         run_id=made.run_id,
         created=now(),

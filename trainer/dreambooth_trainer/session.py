@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dreambooth_trainer import dataset, optim, priors, trainee
-from dreambooth_trainer.checkpoint import Checkpoints, State, snapshot
+from dreambooth_trainer.checkpoint import Checkpoints, State
 from dreambooth_trainer.config import Plan, fingerprint
 from dreambooth_trainer.context import Context
 from dreambooth_trainer.dataset import Dataset
@@ -52,18 +52,19 @@ class Session:
         return self.data.per_step * self.world.size
 
     def state(self, unsent: list[Entry]) -> State:
-        """A copy of all that changes."""
+        """All that changes, not copied: it is this step's until the optimizer's next one."""
         scaler = self.accelerator.scaler
         return State(
             step=self.step,
             samples=self.samples,
             fingerprint=self.fingerprint,
             world_size=self.world.size,
-            weights=snapshot(self.trainee.trainable()),
-            optimizer=_on_cpu(self.optimizer.state_dict()),
-            ema=_on_cpu(self.ema.shadow) if self.ema else {},
+            weights=dict(self.trainee.trainable()),
+            optimizer=self.optimizer.state_dict(),
+            ema=dict(self.ema.shadow) if self.ema else {},
             scaler=scaler.state_dict() if scaler is not None else {},
             unsent=unsent,
+            ready=torch.cuda.current_stream().record_event() if self.plan.device == "cuda" else None,
         )
 
 
@@ -157,12 +158,7 @@ def _resume(session: Session, console: Console) -> None:
             state = checkpoints.load(step)
         except CorruptFolder as e:
             raise CheckpointsCorrupt(f"rank {session.world.rank} cannot load the checkpoint of step {step}: {e}") from e
-    with torch.no_grad():
-        for name, parameter in session.trainee.trainable().items():
-            parameter.copy_(state.weights[name])
-        if session.ema:
-            for name, average in session.ema.shadow.items():
-                average.copy_(state.ema[name])
+    load_weights(session, state)
     session.optimizer.load_state_dict(state.optimizer)
     if session.accelerator.scaler is not None and state.scaler:
         session.accelerator.scaler.load_state_dict(state.scaler)
@@ -173,12 +169,11 @@ def _resume(session: Session, console: Console) -> None:
     console.say(f"resumed at step {state.step}")
 
 
-def _on_cpu(value):
-    """A copy of nested tensors on the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().to("cpu", copy=True)
-    if isinstance(value, dict):
-        return {key: _on_cpu(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_on_cpu(inner) for inner in value)
-    return value
+def load_weights(session: Session, state: State) -> None:
+    """Put a checkpoint's weights, and their average if there is one, in the place of those of now."""
+    with torch.no_grad():
+        for name, parameter in session.trainee.trainable().items():
+            parameter.copy_(state.weights[name])
+        if session.ema:
+            for name, average in session.ema.shadow.items():
+                average.copy_(state.ema[name])

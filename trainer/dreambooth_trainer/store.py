@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-import tenacity
-
 from dreambooth_trainer.faults import StoreRefused, StoreUnavailable
+from dreambooth_trainer.patience import is_disk_full, patiently
 
 T = TypeVar("T")
 _REFUSALS = (
@@ -37,6 +36,8 @@ class Store(Protocol):
     """Bytes by key."""
 
     uri: str
+    # How long passing faults are borne, seconds.
+    patience: float
 
     def keys(self) -> list[str]:
         """All keys, sorted."""
@@ -70,8 +71,9 @@ class Store(Protocol):
 class FolderStore:
     """A store in a folder of this machine, or of a mounted volume."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root.absolute()
+    def __init__(self, root: Path, patience: float = 60.0) -> None:
+        """`patience`: how long a full disk is waited for, seconds."""
+        self.root, self.patience = root.absolute(), patience
         self.uri = f"file://{self.root}"
 
     def keys(self) -> list[str]:
@@ -114,22 +116,30 @@ class FolderStore:
 
     def at(self, prefix: str) -> "FolderStore":
         """The store below `prefix`."""
-        return FolderStore(self.root / prefix)
+        return FolderStore(self.root / prefix, self.patience)
 
     def _replace(self, key: str, fill: Callable[[Path], object]) -> None:
         path = self.root / key
-        temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            fill(temporary)
-            # A rename may reach the disk before the content it names.
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            patiently(lambda: _fill(path, fill), is_disk_full, self.patience, f"cannot write {path}")
         except OSError as e:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
             raise StoreUnavailable(f"cannot write {path}: {e.strerror or e}") from e
+
+
+def _fill(path: Path, fill: Callable[[Path], object]) -> None:
+    """Make `path` whole or not at all: written beside it, then renamed."""
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fill(temporary)
+        # A rename may reach the disk before the content it names.
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
 
 
 class S3Store:
@@ -191,15 +201,8 @@ class S3Store:
 
     def _call(self, operation: Callable[[], T], key: str = "") -> T:
         """`operation`, retried while its fault may pass."""
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_may_pass),
-            wait=tenacity.wait_random_exponential(multiplier=0.5, max=20),
-            stop=tenacity.stop_after_delay(self.patience),
-            before_sleep=self._say,
-            reraise=True,
-        )
         try:
-            return retrying(operation)
+            return patiently(operation, _may_pass, self.patience, f"store {self.uri}")
         except Exception as e:
             code = getattr(e, "code", "")
             if code in ("NoSuchKey", "NoSuchObject"):
@@ -209,10 +212,6 @@ class S3Store:
             if _may_pass(e):
                 raise StoreUnavailable(f"the store at {self.uri} did not answer for {self.patience:.0f} s: {e}") from e
             raise
-
-    def _say(self, state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        print(f"store {self.uri}: {type(error).__name__}, trying again (attempt {state.attempt_number})", flush=True)
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -235,15 +234,19 @@ def s3_store(
     region: str | None = None,
     ca: Path | None = None,
     patience: float = 300.0,
+    timeout: float = 60.0,
 ) -> S3Store:
-    """The store in `bucket` of the server at `endpoint` (a URL); `ca`: a file with the server's authority."""
+    """The store in `bucket` of the server at `endpoint` (a URL); `ca`: a file with the server's authority.
+
+    `timeout`: how long one answer is waited for, seconds; `patience`: how long an operation is tried, seconds.
+    """
     import urllib3
     from minio import Minio
 
     scheme, _, host = endpoint.rpartition("://")
     http = urllib3.PoolManager(
-        timeout=urllib3.Timeout(connect=10, read=60),
-        retries=False,  # `_call` retries, and says so.
+        timeout=urllib3.Timeout(connect=min(10.0, timeout), read=timeout),
+        retries=False,  # `patiently` retries, and says so.
         maxsize=8,
         cert_reqs="CERT_REQUIRED",
         ca_certs=str(ca) if ca else None,
