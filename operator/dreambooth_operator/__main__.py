@@ -19,8 +19,6 @@ def main() -> int:
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout
     )
-    # kopf logs every object that it handles.
-    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     asyncio.run(run(settings))
     return 0
 

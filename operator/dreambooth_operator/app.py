@@ -1,62 +1,172 @@
-"""Puts the operator together: client, queue, workers, kopf's watches, and the two HTTP ports."""
+"""Puts the operator together: reflectors that keep the caches warm, the lease, and, while leading, the workers."""
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
 import aiohttp
 import kopf
 from prometheus_client import REGISTRY
 
 from dreambooth_api import names
-from dreambooth_operator import handlers, metrics, web
-from dreambooth_operator.caches import Caches
-from dreambooth_operator.cluster import connect
+from dreambooth_operator import metrics, web
+from dreambooth_operator.caches import CHILD_KINDS, OWN_KINDS, POD, SELECTOR, Caches
+from dreambooth_operator.cluster import Cluster, connect
+from dreambooth_operator.fence import Fence
+from dreambooth_operator.handlers import Handlers
 from dreambooth_operator.health import TICK, Health
+from dreambooth_operator.lease import Lease
 from dreambooth_operator.queue import WorkQueue
 from dreambooth_operator.reconcile import Reconciler
+from dreambooth_operator.reflector import Reflector
 from dreambooth_operator.settings import Settings
 from dreambooth_operator.views import Key
 
 logger = logging.getLogger(__name__)
 
 
-async def run(settings: Settings) -> None:
-    """The operator's life. Raises what ended it, if that was not a signal."""
-    queue: WorkQueue[Key] = WorkQueue()
-    caches = Caches({})
-    health = Health(oldest=queue.oldest)
-    cluster = await connect()
-    async with aiohttp.ClientSession() as session, _serving(settings, caches, health):
-        reconciler = Reconciler(cluster, caches, settings, queue, session)
-        registry, kopf_settings = kopf.OperatorRegistry(), kopf.OperatorSettings()
-        handlers.configure(kopf_settings)
-        handlers.register(registry, caches, queue.add, reconciler.forget, health)
-        workers = [asyncio.create_task(queue.work(reconciler.reconcile)) for _ in range(settings.workers)]
-        ticker = asyncio.create_task(_tick(health))
+class Operator:
+    """One replica. Watches always; works in terms, one after each time that the lease was won."""
+
+    def __init__(self, settings: Settings, cluster: Cluster, fence: Fence, session: aiohttp.ClientSession) -> None:
+        self._settings, self._cluster, self._fence, self._session = settings, cluster, fence, session
+        self.caches = Caches()
+        self._handlers = Handlers(self.caches, self._add, self._forget)
+        self.reflectors = [
+            Reflector(cluster, self._handlers, kind, namespace, "" if kind in OWN_KINDS else SELECTOR)
+            for namespace in settings.namespaces or ("",)
+            for kind in (*OWN_KINDS, *CHILD_KINDS, POD)
+        ]
+        self._queue: WorkQueue[Key] | None = None
+        self._reconciler: Reconciler | None = None
+        self.health = Health(
+            oldest=lambda: 0.0 if self._queue is None else self._queue.oldest(),
+            watches=lambda: ((f"{r.kind} {r.namespace}".strip(), r.heard, r.synced.is_set()) for r in self.reflectors),
+            leading=lambda: self._queue is not None,
+        )
+
+    async def run(self) -> None:
+        """Until cancelled: then the lease is given back. Raises what no part of it should."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tick())
+            for reflector in self.reflectors:
+                group.create_task(reflector.run(), name=f"reflector of {reflector.kind} {reflector.namespace}")
+            group.create_task(self._lead_when_elected())
+
+    async def _lead_when_elected(self) -> None:
+        settings = self._settings
+        if not settings.lease_namespace:
+            self._fence.open()
+            await self._term(asyncio.Event().wait)
+        lease = Lease(self._cluster, self._fence, settings.lease_namespace, settings.lease_name, settings.identity)
         try:
-            await kopf.operator(
-                registry=registry,
-                settings=kopf_settings,
-                clusterwide=not settings.namespaces,
-                namespaces=settings.namespaces,
-                standalone=True,
-            )
+            while True:
+                await lease.acquire()
+                await self._term(lease.keep)
         finally:
-            # SIGTERM: what is being written is finished by nobody; the next operator finds it as it is.
-            for task in (*workers, ticker):
+            await lease.release()
+
+    async def _term(self, last: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        """Work as long as `last` does: with a memory and a queue of this term's own, from all there is."""
+        keeping: asyncio.Future[Any] = asyncio.ensure_future(last())
+        tasks: list[asyncio.Future[None]] = []
+        try:
+            synced: asyncio.Future[Any] = asyncio.gather(*(r.synced.wait() for r in self.reflectors))
+            await asyncio.wait([keeping, synced], return_when=asyncio.FIRST_COMPLETED)
+            if not keeping.done():
+                queue = self._queue = WorkQueue(lambda key, delay: metrics.QUEUE_DELAY.labels(key.kind).observe(delay))
+                reconciler = Reconciler(self._cluster, self.caches, self._settings, queue, self._session)
+                self._reconciler = reconciler
+                for key in self._handlers.everything():
+                    queue.add(key)
+                metrics.LEADER.set(1)
+                tasks = [asyncio.ensure_future(queue.work(self._reconcile)) for _ in range(self._settings.workers)]
+                await keeping
+        finally:
+            metrics.LEADER.set(0)
+            if self._queue is not None:
+                self._queue.close()
+            self._queue = self._reconciler = None
+            # What is being written is finished by nobody; whoever leads next finds it as it is.
+            for task in (keeping, *tasks):
                 task.cancel()
-            await asyncio.gather(*workers, ticker, return_exceptions=True)
-            await cluster.close()
+            await asyncio.gather(keeping, *tasks, return_exceptions=True)
+
+    async def _reconcile(self, key: Key) -> None:
+        if reconciler := self._reconciler:
+            await reconciler.reconcile(key)
+            self.health.worked()
+
+    def _add(self, key: Key) -> None:
+        # An empty queue is falsy.
+        if self._queue is not None:
+            self._queue.add(key)
+
+    def _forget(self, uid: str) -> None:
+        if self._reconciler:
+            self._reconciler.forget(uid)
+
+    async def _tick(self) -> None:
+        while True:
+            self.health.tick()
+            await asyncio.sleep(TICK)
+
+
+async def run(settings: Settings) -> None:
+    """The operator's life in a process of its own, in kopf's frame: signals, log-in, start and end."""
+    registry, frame = kopf.OperatorRegistry(), kopf.OperatorSettings()
+    frame.posting.enabled = False
+    # kopf watches nothing: its indexes keep what vanished while a watch was down, and it hides bookmarks.
+    frame.scanning.disabled = True
+    stop = asyncio.Event()
+    life: list[asyncio.Task[None]] = []
+
+    @kopf.on.startup(registry=registry)
+    async def _start(**_: object) -> None:
+        life.append(asyncio.create_task(_live(settings)))
+        life[0].add_done_callback(lambda _: stop.set())
+
+    @kopf.on.cleanup(registry=registry)
+    async def _end(**_: object) -> None:
+        for task in life:
+            task.cancel()
+        await asyncio.wait(life)
+
+    kopf.on.login(registry=registry)(_login)
+    await kopf.operator(registry=registry, settings=frame, clusterwide=True, standalone=True, stop_flag=stop)
+    for task in life:
+        if not task.cancelled():
+            task.result()
+
+
+def _login(**kwargs: object) -> kopf.ConnectionInfo | None:
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)  # type: ignore[arg-type]
+
+
+async def _live(settings: Settings) -> None:
+    fence = Fence()
+    cluster = await connect(fence)
+    try:
+        async with aiohttp.ClientSession() as session:
+            operator = Operator(settings, cluster, fence, session)
+            async with _serving(settings, operator):
+                await operator.run()
+    finally:
+        await cluster.close()
 
 
 @contextlib.asynccontextmanager
-async def _serving(settings: Settings, caches: Caches, health: Health) -> AsyncIterator[None]:
-    census = metrics.Census(lambda: caches.all(names.JOB_KIND), lambda: caches.all(names.MODEL_KIND))
+async def _serving(settings: Settings, operator: Operator) -> AsyncIterator[None]:
+    caches, leading = operator.caches, operator.health.leading
+    census = metrics.Census(
+        lambda: caches.phases(names.JOB_KIND) if leading() else {},
+        lambda: caches.phases(names.MODEL_KIND) if leading() else {},
+    )
     REGISTRY.register(census)
     runners = [
-        await web.listen(web.health_app(health), settings.health_port),
+        await web.listen(web.health_app(operator.health), settings.health_port),
         await web.listen(web.metrics_app(REGISTRY, caches.every_pod), settings.metrics_port),
     ]
     try:
@@ -65,9 +175,3 @@ async def _serving(settings: Settings, caches: Caches, health: Health) -> AsyncI
         for runner in runners:
             await runner.cleanup()
         REGISTRY.unregister(census)
-
-
-async def _tick(health: Health) -> None:
-    while True:
-        health.tick()
-        await asyncio.sleep(TICK)

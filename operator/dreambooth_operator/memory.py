@@ -1,6 +1,7 @@
 """What the operator remembers of an object beyond the caches. All of it may be lost: a restart begins without."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from dreambooth_api.result import Report
@@ -24,6 +25,8 @@ class Memory:
     # Training pods seen so far, by uid, with their indexes; and how many restarts that makes.
     pods: dict[str, int] = field(default_factory=dict)
     restarts: int | None = None
+    # Training pods seen running, by uid, with their begin: for the GPU time that they spent.
+    alive: dict[str, datetime] = field(default_factory=dict)
 
     def newest(self, cached: Body) -> Body:
         """The cached object, unless the one we wrote is newer."""
@@ -51,11 +54,6 @@ class Memories:
     def of(self, uid: str) -> Memory:
         """The memory of an object; empty at first."""
         return self._of.setdefault(uid, Memory())
-
-    def keep(self, uids: set[str]) -> None:
-        """Forget all others."""
-        for uid in self._of.keys() - uids:
-            del self._of[uid]
 
     def forget(self, uid: str) -> None:
         """Forget one."""

@@ -14,16 +14,23 @@ logger = logging.getLogger(__name__)
 
 
 class WorkQueue(Generic[K]):
-    """Coalesces: what is added while it waits is done once; what is added while it runs, is done once more after."""
+    """Coalesces: what is added while it waits is done once; what is added while it runs, is done once more after.
 
-    def __init__(self) -> None:
-        # An ordered set with the time at which each key became due.
+    What happened goes before what a timer only wants looked at again: however many objects are polled, an event waits
+    for no more than the reconciles that run.
+    """
+
+    def __init__(self, waited: Callable[[K, float], None] = lambda key, seconds: None) -> None:
+        """`waited` is told how long a key that something happened to, waited for its turn, seconds."""
+        # Ordered sets with the time at which each key became due: events, and timers.
         self._due: dict[K, float] = {}
+        self._idle: dict[K, float] = {}
         self._running: dict[K, float] = {}
         self._again: set[K] = set()
         self._timers: dict[K, asyncio.TimerHandle] = {}
         self._failures: dict[K, int] = {}
         self._wake = asyncio.Event()
+        self._waited = waited
 
     def add(self, key: K, after: float = 0.0) -> None:
         """Have `key` reconciled, now or `after` seconds; of several delayed calls the earliest counts."""
@@ -33,47 +40,57 @@ class WorkQueue(Generic[K]):
             self._again.add(key)
         else:
             self._cancel(key)
+            self._idle.pop(key, None)
             self._due.setdefault(key, time.monotonic())
             self._wake.set()
 
     def forget(self, key: K) -> None:
         """Drop timers and failures of an object that is gone."""
         self._cancel(key)
+        self._idle.pop(key, None)
         self._failures.pop(key, None)
 
     def oldest(self) -> float:
-        """Seconds that the longest waiting or running key has been at it; 0 when there is none."""
-        begun = min([*self._due.values(), *self._running.values()], default=None)
-        return 0.0 if begun is None else time.monotonic() - begun
+        """Seconds that the key that is running or has been due for the longest has been at it; 0 when there is none."""
+        # Insertion order is the order of time: only the first of each counts.
+        begun = [next(iter(found.values())) for found in (self._due, self._running) if found]
+        return time.monotonic() - min(begun) if begun else 0.0
 
     def __len__(self) -> int:
         return len(self._due)
 
     async def work(self, reconcile: Callable[[K], Awaitable[None]]) -> None:
-        """Take keys and reconcile them until cancelled; what fails is tried again, ever later up to a minute."""
+        """Take keys and reconcile them until cancelled; what fails is tried again, ever later up to a minute, and not
+        before the `retry_after` seconds that its exception may carry."""
         while True:
             key = await self._take()
             try:
                 await reconcile(key)
                 self._failures.pop(key, None)
             # The edge: whatever went wrong with one object must not stop the others.
-            except Exception:
-                failures = self._failures[key] = self._failures.get(key, 0) + 1
-                delay = min(FIRST_BACKOFF * 2 ** min(failures - 1, 10), LAST_BACKOFF)
-                logger.exception("%s: reconciling failed, again in %.1f s", key, delay)
-                self._delay(key, delay)
+            except Exception as e:
+                self._failed(key, getattr(e, "retry_after", 0.0))
             finally:
                 self._running.pop(key, None)
                 if key in self._again:
                     self._again.discard(key)
                     self.add(key)
 
+    def _failed(self, key: K, least: float) -> None:
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = max(least, min(FIRST_BACKOFF * 2 ** min(failures - 1, 10), LAST_BACKOFF))
+        logger.exception("%s: reconciling failed, again in %.1f s", key, delay)
+        self._delay(key, delay)
+
     async def _take(self) -> K:
-        while not self._due:
+        while not self._due and not self._idle:
             self._wake.clear()
             await self._wake.wait()
-        key = next(iter(self._due))
-        del self._due[key]
+        lane = self._due or self._idle
+        key = next(iter(lane))
+        due = lane.pop(key)
+        if lane is self._due:
+            self._waited(key, time.monotonic() - due)
         self._running[key] = time.monotonic()
         return key
 
@@ -87,8 +104,18 @@ class WorkQueue(Generic[K]):
 
     def _fire(self, key: K) -> None:
         self._timers.pop(key, None)
-        self.add(key)
+        if key in self._running:
+            self._again.add(key)
+        elif key not in self._due:
+            self._idle.setdefault(key, time.monotonic())
+            self._wake.set()
 
     def _cancel(self, key: K) -> None:
         if timer := self._timers.pop(key, None):
             timer.cancel()
+
+    def close(self) -> None:
+        """Drop every timer: nobody will work on this queue any more."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()

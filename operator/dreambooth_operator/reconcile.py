@@ -13,10 +13,21 @@ from dreambooth_api import names
 from dreambooth_api.parse import InvalidResource, parse_job
 from dreambooth_api.reasons import Phase, Reason
 from dreambooth_api.result import Report
-from dreambooth_operator import causes, decide_job, decide_model, drift, inputs, job_results, metrics, progress
-from dreambooth_operator.caches import Caches
+from dreambooth_operator import (
+    causes,
+    decide_job,
+    decide_model,
+    drift,
+    gpu_time,
+    inputs,
+    job_results,
+    metrics,
+    progress,
+)
+from dreambooth_operator.caches import SELECTOR, Caches
 from dreambooth_operator.cluster import ApiFault, Cluster
 from dreambooth_operator.events import event
+from dreambooth_operator.fence import NotLeading
 from dreambooth_operator.memory import Memories, Memory
 from dreambooth_operator.observe import observe_job, observe_model
 from dreambooth_operator.queue import WorkQueue
@@ -28,6 +39,8 @@ RESYNC = 600.0
 POLL = 10.0
 # Somebody who undoes what was just applied is answered no more often than this, seconds.
 CONTEST = 10.0
+# What was decided on an outdated view is decided again, once the watches have caught up, seconds.
+CATCH_UP = 0.5
 # The API server refuses for good: what is wrong is in the object that it was asked to take.
 FOR_GOOD = (400, 422)
 NOT_NOW = (403,)
@@ -64,6 +77,11 @@ class Reconciler:
         with metrics.RECONCILES.labels(key.kind).time():
             try:
                 await (self._job if key.kind == names.JOB_KIND else self._model)(body)
+            except NotLeading:
+                # Whoever leads now does it.
+                return
+            except _Outdated:
+                self._queue.add(key, after=CATCH_UP)
             except ApiFault as e:
                 metrics.ERRORS.labels(key.kind, str(e.status)).inc()
                 raise
@@ -74,7 +92,9 @@ class Reconciler:
     async def _job(self, body: Body) -> None:
         memory = self._memories.of(body["metadata"]["uid"])
         view = observe_job(self._caches, memory, body, datetime.now(UTC))
+        _count_gpu_time(view, memory)
         view = replace(view, missing=await self._missing_for_job(view), report=await self._report(view, memory))
+        view = replace(view, complaint=await inputs.complaint(self._cluster, view))
         decision = decide_job.decide_job(view, self._settings)
 
         def refused(problem: Problem, final: bool) -> Decision:
@@ -151,6 +171,7 @@ class Reconciler:
             await self._cluster.suspend(view.namespace, name, value)
         for ref in decision.delete:
             if live := view.children.get(ref):
+                await self._check_pods(view, ref)
                 await self._cluster.delete(ref.kind, view.namespace, ref.name, live["metadata"]["uid"])
         again = RESYNC if decision.again is None else decision.again
         self._queue.add(Key(kind, view.namespace, view.name), after=again)
@@ -163,9 +184,10 @@ class Reconciler:
         try:
             memory.written = await self._cluster.apply_status(kind, view.body, decision.status)
         except ApiFault as e:
-            # Deleted, or deleted and made anew, meanwhile: its own event is on the way.
-            if e.status not in (404, 409):
-                raise
+            # Changed, deleted, or deleted and made anew, meanwhile: what follows would rest on an outdated view, too.
+            if e.status in (404, 409):
+                raise _Outdated from e
+            raise
 
     async def _apply(self, view: View, memory: Memory, manifest: Body) -> None:
         """Apply a child. Raises _Refused, or ApiFault when trying again may help."""
@@ -175,6 +197,8 @@ class Reconciler:
             if new and await self._is_there(view, ref) and ref.kind == "Job":
                 # The cache does not show it yet; its template cannot change.
                 return
+            if ref.kind in (names.MODEL_KIND, "Job"):
+                await self._check_owner(view, memory)
             live = await self._cluster.apply(manifest)
         except ApiFault as e:
             if e.status in FOR_GOOD:
@@ -197,6 +221,39 @@ class Reconciler:
             raise _Refused(job_results.name_taken(ref.kind, ref.name), True)
         return True
 
+    async def _check_owner(self, view: View, memory: Memory) -> None:
+        """A training is not begun, and a model not rolled out, for an object that is otherwise by now: this replica's
+        watch may have been cut off from what another one did. Raises _Outdated, ApiFault."""
+        known = (memory.written or view.body)["metadata"].get("resourceVersion")
+        found = await self._cluster.find(view.body["kind"], view.namespace, view.name)
+        if found is None or (known and found["metadata"].get("resourceVersion") != known):
+            raise _Outdated
+
+    async def _check_pods(self, view: View, ref: ChildRef) -> None:
+        """A Job of an unfinished job goes because none of its pods tells anything any more: it must be true of the
+        cluster, not only of a watch that lags behind. Raises _Outdated, ApiFault."""
+        phase = (view.body.get("status") or {}).get("phase")
+        if not isinstance(view, JobView) or ref.kind != "Job" or phase in {Phase.SUCCEEDED, Phase.FAILED}:
+            return
+        selector = f"{SELECTOR},{names.LABEL_JOB}={view.name}"
+        page = await self._cluster.list_page("Pod", view.namespace, selector, 500, "")
+        known = {pod["metadata"]["uid"] for pod in (*view.train_pods, *view.prepare_pods)}
+        uid = view.children[ref]["metadata"]["uid"]
+        for pod in page["items"]:
+            owners = pod["metadata"].get("ownerReferences") or []
+            if pod["metadata"]["uid"] not in known and any(owner.get("uid") == uid for owner in owners):
+                raise _Outdated
+
+
+def _count_gpu_time(view: JobView, memory: Memory) -> None:
+    gpus = ((view.body.get("spec") or {}).get("topology") or {}).get("gpusPerNode")
+    if not isinstance(gpus, int) or gpus <= 0:
+        return
+    saved = ((view.body.get("status") or {}).get("checkpoint") or {}).get("time")
+    spent = gpu_time.settle(memory.alive, view.train_pods, saved, view.now)
+    metrics.USEFUL.inc(spent.useful * gpus)
+    metrics.WASTED.inc(spent.wasted * gpus)
+
 
 def _contested(view: View, memory: Memory, manifest: Body) -> bool:
     """Whether an existing child was made just so a moment ago, and is otherwise again: another controller, or another
@@ -212,3 +269,7 @@ class _Refused(Exception):
     def __init__(self, problem: Problem, final: bool) -> None:
         super().__init__(problem.message)
         self.problem, self.final = problem, final
+
+
+class _Outdated(Exception):
+    """The object is no longer what was looked at; or it is not there any more."""

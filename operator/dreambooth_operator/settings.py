@@ -1,5 +1,7 @@
 """What the operator is told by its environment."""
 
+import socket
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,11 +23,18 @@ class Settings:
     namespaces: tuple[str, ...] = ()
     # Where people reach MLflow, for the links in a status; empty: what the trainer says.
     mlflow_url: str = ""
+    # What pods' overrides may ask for beyond their namespace: words of `allowances`.
+    pod_allowances: frozenset[str] = frozenset()
     log_level: str = "INFO"
     health_port: int = names.OPERATOR_HEALTH_PORT
     metrics_port: int = names.OPERATOR_METRICS_PORT
     # How many objects are reconciled at the same time.
     workers: int = 8
+    # Namespace and name of the Lease by which replicas choose the one that works, and what this one is called there.
+    # Without a namespace there is no election: never run two such operators on the same namespaces.
+    lease_namespace: str = ""
+    lease_name: str = names.MANAGER
+    identity: str = ""
 
 
 def from_env(env: Mapping[str, str]) -> Settings:
@@ -40,10 +49,20 @@ def from_env(env: Mapping[str, str]) -> Settings:
         trainer_image=required(names.ENV_IMAGE),
         server_image=required("DREAMBOOTH_SERVER_IMAGE"),
         pull_policy=env.get("DREAMBOOTH_IMAGE_PULL_POLICY") or "IfNotPresent",
-        namespaces=tuple(filter(None, (n.strip() for n in env.get("DREAMBOOTH_NAMESPACES", "").split(",")))),
+        namespaces=_words(env.get("DREAMBOOTH_NAMESPACES", "")),
+        pod_allowances=frozenset(_words(env.get("DREAMBOOTH_POD_ALLOWANCES", ""))),
         mlflow_url=env.get("DREAMBOOTH_MLFLOW_URL", "").rstrip("/"),
         log_level=env.get("DREAMBOOTH_LOG_LEVEL") or "INFO",
         health_port=int(env.get("DREAMBOOTH_HEALTH_PORT") or names.OPERATOR_HEALTH_PORT),
         metrics_port=int(env.get("DREAMBOOTH_METRICS_PORT") or names.OPERATOR_METRICS_PORT),
         workers=int(env.get("DREAMBOOTH_WORKERS") or 8),
+        lease_namespace=env.get("DREAMBOOTH_LEASE_NAMESPACE", ""),
+        lease_name=env.get("DREAMBOOTH_LEASE_NAME") or names.MANAGER,
+        # A name of its own each time: one that was restarted must not take itself for its predecessor, whose requests
+        # may still be under way.
+        identity=f"{env.get('HOSTNAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}",
     )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (word.strip() for word in text.split(","))))

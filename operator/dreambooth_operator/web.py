@@ -11,14 +11,19 @@ from dreambooth_operator.views import Body
 
 
 def health_app(health: Health) -> web.Application:
-    """`/healthz`: 200 or 503, with the ages that it rests on."""
+    """`/healthz` and `/readyz`: 200 or 503, with the ages that they rest on."""
 
     async def healthz(_: web.Request) -> web.Response:
-        alive, facts = health.report()
+        alive, facts = health.alive()
         return web.json_response(facts, status=200 if alive else 503)
+
+    async def readyz(_: web.Request) -> web.Response:
+        ready, facts = health.ready()
+        return web.json_response(facts, status=200 if ready else 503)
 
     app = web.Application()
     app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
     return app
 
 

@@ -39,7 +39,8 @@ def test_everything_of_ours_is_scraped(render):
     config = yaml.safe_load(_config(render(*DEMO))["prometheus.yml"])
     jobs = {job["job_name"]: job for job in config["scrape_configs"]}
     operator = "dreambooth-operator.dreambooth-system.svc:9401"
-    assert jobs["dreambooth-operator"]["static_configs"] == [{"targets": [operator]}]
+    replicas = "dreambooth-operator-replicas.dreambooth-system.svc"
+    assert jobs["dreambooth-operator"]["dns_sd_configs"] == [{"names": [replicas], "type": "A", "port": 9401}]
     assert jobs["dreambooth-pods"]["http_sd_configs"][0]["url"] == f"http://{operator}/targets"
     assert config["global"]["scrape_interval"] == "5s"
 
@@ -63,6 +64,12 @@ def test_the_prometheus_operator_gets_the_same_alerts(render):
 # Alert → (series with their values, minute by minute; when; whether it fires).
 ALERTS = {
     "DreamBoothOperatorDown": [({}, "10m", True), ({"dreambooth_jobs{phase='Failed'}": "0x20"}, "10m", False)],
+    "DreamBoothNoLeader": [
+        ({"dreambooth_operator_leader{instance='a'}": "0x20", "dreambooth_operator_leader{instance='b'}": "0x20"},
+         "10m", True),
+        ({"dreambooth_operator_leader{instance='a'}": "0x20", "dreambooth_operator_leader{instance='b'}": "1x20"},
+         "10m", False),
+    ],
     "DreamBoothReconcileErrors": [
         ({"dreambooth_reconcile_errors_total{kind='DreamBoothJob',reason='Forbidden'}": "0+30x40"}, "30m", True),
         ({"dreambooth_reconcile_errors_total{kind='DreamBoothJob',reason='Conflict'}": "0+1x40"}, "30m", False),

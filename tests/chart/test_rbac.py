@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.chart.variants import VARIANTS
+from tests.chart.variants import NAMESPACE, VARIANTS
 
 pytestmark = pytest.mark.cluster
 EXPECTED = {
@@ -46,6 +46,8 @@ def test_the_operator_has_exactly_what_it_needs(render):
 def test_with_namespaces_the_operator_has_nothing_cluster_wide(render):
     manifests = render(*VARIANTS["namespaced"])
     roles = _roles(manifests, "Role")
+    lease = roles.pop((NAMESPACE, "dreambooth-operator-lease"))
+    assert lease == {"coordination.k8s.io/leases": {"create", "get", "update"}}
     assert roles == {("a", "dreambooth-operator"): EXPECTED, ("b", "dreambooth-operator"): EXPECTED}
     assert set(_roles(manifests, "ClusterRole")) == {("", "dreambooth-view"), ("", "dreambooth-edit")}
     assert not [m for m in manifests if m["kind"] == "ClusterRoleBinding"]
@@ -75,6 +77,13 @@ def test_every_binding_is_to_a_role_and_an_account_that_exist(render, variant):
         namespace = binding["metadata"].get("namespace", "") if role["kind"] == "Role" else ""
         assert (namespace, role["name"]) in _roles(manifests, role["kind"])
         assert {subject["name"] for subject in binding["subjects"]} <= accounts
+
+
+def test_the_operator_touches_one_lease_and_no_other(render):
+    (role,) = [m for m in render() if m["kind"] == "Role" and m["metadata"]["name"] == "dreambooth-operator-lease"]
+    assert role["metadata"]["namespace"] == NAMESPACE
+    named = [rule for rule in role["rules"] if rule["verbs"] != ["create"]]
+    assert [rule["resourceNames"] for rule in named] == [["dreambooth-operator"]]
 
 
 def test_view_reads_and_edit_writes_both_kinds(render):

@@ -29,7 +29,7 @@ def test_helm_lint_is_content(helm):
         ("operator.env.A=1", "/operator/env/A"),
         ("operator.resources.limit.memory=1Gi", "limit"),
         ("operator.resources.limits.memory=1GB", "/operator/resources/limits/memory"),
-        ("operator.replicas=2", "replicas"),
+        ("operator.replicas=0", "/operator/replicas"),
         ("images.pullPolicy=Sometimes", "/images/pullPolicy"),
         ("images.operator=dreambooth/operator:1", "/images/operator"),
         ("images.operator.digest=0123", "/images/operator/digest"),
@@ -81,6 +81,7 @@ def test_the_release_dreambooth_has_the_names_that_others_rely_on(render):
     ports = {name: {p["port"] for p in service["spec"]["ports"]} for name, service in services.items()}
     assert ports == {
         "dreambooth-operator": {9401, 8080},
+        "dreambooth-operator-replicas": {9401},
         "dreambooth-minio": {9000, 9001},
         "dreambooth-mlflow": {5000},
         "dreambooth-prometheus": {9090},

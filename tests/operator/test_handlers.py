@@ -1,64 +1,72 @@
-"""kopf's part: which keys an event puts into the queue, and that kopf keeps nothing on users' objects."""
+"""Which keys an event puts into the queue, and what is kept of it."""
 
-import kopf
 import pytest
 
 from dreambooth_api import names
-from dreambooth_operator import handlers
 from dreambooth_operator.caches import Caches
-from dreambooth_operator.health import Health
+from dreambooth_operator.handlers import Handlers
 from dreambooth_operator.views import Key
+
+JOB = Key(names.JOB_KIND, "team", "robot")
 
 
 @pytest.fixture
 def wired():
-    """Handlers by their ids, the keys that they added, and the uids that they forgot."""
-    registry, added, forgotten = kopf.OperatorRegistry(), [], []
-    reference = {"metadata": {"namespace": "team", "name": "other", "uid": "u"}}
-    caches = Caches({"models_by_job": {("team", "robot"): [reference]}, "jobs_by_model": {}})
-    handlers.register(registry, caches, added.append, forgotten.append, Health(oldest=lambda: 0.0))
-    found = {handler.id: handler.fn for handler in registry._watching.get_all_handlers()}
-    return found, added, forgotten
+    """Handlers, their caches, the keys that they added, and the uids that they forgot."""
+    added, forgotten, caches = [], [], Caches()
+    return Handlers(caches, added.append, forgotten.append), caches, added, forgotten
 
 
-async def event(handler, kind="ADDED", **labels):
-    await handler(event={"type": kind, "object": {}}, namespace="team", name="robot", uid="uid", labels=labels)
-
-
-async def test_a_job_and_the_models_that_look_at_it_are_reconciled(wired):
-    found, added, forgotten = wired
-    await event(found["event-dreamboothjob"], "MODIFIED")
-    assert added == [Key(names.JOB_KIND, "team", "robot"), Key(names.MODEL_KIND, "team", "other")]
+def test_a_job_and_the_models_that_look_at_it_are_reconciled(wired, make):
+    handlers, caches, added, forgotten = wired
+    caches.put(names.MODEL_KIND, make.model({"jobRef": {"name": "robot"}}))
+    handlers.changed(names.JOB_KIND, make.job())
+    assert added == [JOB, Key(names.MODEL_KIND, "team", "robot")]
     assert forgotten == []
 
 
-async def test_what_is_gone_is_forgotten(wired):
-    found, _, forgotten = wired
-    await event(found["event-personalizedmodel"], "DELETED")
-    assert forgotten == ["uid"]
+def test_what_is_known_in_this_version_is_no_news(wired, make):
+    handlers, _, added, _ = wired
+    for _ in range(3):
+        handlers.changed(names.JOB_KIND, make.job(resourceVersion="7"))
+    assert added == [JOB]
+
+
+def test_what_is_gone_is_forgotten(wired, make):
+    handlers, caches, added, forgotten = wired
+    handlers.changed(names.JOB_KIND, make.job())
+    handlers.gone(names.JOB_KIND, "team", "robot", "another-uid")
+    assert forgotten == []
+    handlers.gone(names.JOB_KIND, "team", "robot", "job-uid")
+    assert (forgotten, added) == (["job-uid"], [JOB, JOB])
+    assert caches.get(*JOB) is None
+
+
+def test_an_object_under_an_old_name_is_another_one(wired, make):
+    handlers, _, _, forgotten = wired
+    handlers.changed(names.JOB_KIND, make.job())
+    handlers.changed(names.JOB_KIND, make.job(uid="second"))
+    assert forgotten == ["job-uid"]
 
 
 @pytest.mark.parametrize(("label", "kind"), [(names.LABEL_JOB, names.JOB_KIND), (names.LABEL_MODEL, names.MODEL_KIND)])
-async def test_a_childs_event_is_its_owners(wired, label, kind):
-    found, added, _ = wired
-    for child in ("event-pod", "event-job", "event-deployment", "event-service", "event-configmap"):
-        await event(found[child], **{label: "robot"})
+def test_a_childs_event_is_its_owners(wired, label, kind):
+    handlers, _, added, _ = wired
+    for child in ("Pod", "Job", "Deployment", "Service", "ConfigMap"):
+        metadata = {"name": "x", "namespace": "team", "uid": child, "labels": {label: "robot"}}
+        handlers.changed(child, {"metadata": metadata})
     assert set(added) == {Key(kind, "team", "robot")}
 
 
-def test_kopf_keeps_nothing_on_objects_and_posts_nothing():
-    settings = kopf.OperatorSettings()
-    handlers.configure(settings)
-    storage = settings.persistence.diffbase_storage
-    assert storage is not None
-    assert storage.fetch(body={}) is None
-    assert settings.posting.enabled is False
-    # Neither namespaces nor CRDs are read: no rights for it are needed.
-    assert settings.scanning.disabled is True
-
-
-def test_only_what_is_ours_is_watched():
-    settings = kopf.OperatorSettings()
-    handlers.configure(settings)
-    assert set(settings.watching.label_selectors.values()) == {f"{names.LABEL_MANAGED_BY}={names.MANAGER}"}
-    assert len(settings.watching.label_selectors) == 6
+def test_what_a_list_does_not_hold_is_gone(wired, make):
+    """A watch was down while things vanished: no event tells of them."""
+    handlers, caches, added, _ = wired
+    for name, namespace in (("a", "team"), ("b", "team"), ("c", "other")):
+        body = make.job()
+        body["metadata"] |= {"name": name, "namespace": namespace}
+        handlers.changed(names.JOB_KIND, body)
+    added.clear()
+    handlers.replace(names.JOB_KIND, "team", {("team", "a")})
+    assert added == [Key(names.JOB_KIND, "team", "b")]
+    assert caches.keys(names.JOB_KIND) == [("team", "a"), ("other", "c")]
+    assert list(handlers.everything()) == [Key(names.JOB_KIND, "team", "a"), Key(names.JOB_KIND, "other", "c")]

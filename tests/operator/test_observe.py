@@ -14,16 +14,13 @@ def child(kind, name, owner_uid="job-uid", owner_kind=names.JOB_KIND, owner="rob
 
 
 def caches_of(*bodies, pods=()):
-    """Caches as kopf's indexes would hold them."""
-    indices = {}
+    """Caches with `bodies` and `pods`."""
+    caches = Caches()
     for body in bodies:
-        key = (body["metadata"]["namespace"], body["metadata"]["name"])
-        indices.setdefault(body["kind"].lower(), {}).setdefault(key, []).append(body)
+        caches.put(body["kind"], body)
     for pod in pods:
-        for label in (names.LABEL_JOB, names.LABEL_MODEL):
-            if owner := pod["metadata"]["labels"].get(label):
-                indices.setdefault("pod", {}).setdefault(("team", label, owner), []).append(pod)
-    return Caches(indices)
+        caches.put("Pod", pod)
+    return caches
 
 
 def pod_of(make, job, **fields):
@@ -88,7 +85,7 @@ def test_a_model_sees_its_job(make):
 
 
 def test_before_the_watches_the_caches_are_empty():
-    caches = Caches({})
+    caches = Caches()
     assert caches.get("Job", "team", "x") is None
     assert list(caches.every_pod()) == []
 

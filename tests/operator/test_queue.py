@@ -127,3 +127,49 @@ async def test_the_age_of_the_oldest_work_shows_what_hangs():
         queue.add("a")
         await asyncio.sleep(0.05)
         assert queue.oldest() == pytest.approx(0.05, abs=0.04)
+
+
+async def test_what_happened_goes_before_what_a_timer_wants():
+    queue, done = WorkQueue(), []
+
+    async def reconcile(key):
+        done.append(key)
+
+    for name in ("t1", "t2", "t3"):
+        queue.add(name, after=0.01)
+    await asyncio.sleep(0.05)
+    queue.add("event")
+    async with working(queue, reconcile, workers=1):
+        await until(lambda: len(done) == 4)
+    assert done[0] == "event"
+
+
+async def test_how_long_an_event_waited_is_told():
+    waits = []
+    queue = WorkQueue(lambda key, seconds: waits.append((key, seconds)))
+    queue.add("a")
+    await asyncio.sleep(0.1)
+
+    async def reconcile(_):
+        pass
+
+    async with working(queue, reconcile):
+        await until(lambda: waits)
+    assert waits[0] == ("a", pytest.approx(0.1, abs=0.08))
+
+
+async def test_a_server_that_asks_for_a_pause_gets_it():
+    queue, done = WorkQueue(), []
+
+    class TooMany(Exception):
+        retry_after = 1.0
+
+    async def reconcile(_):
+        done.append(asyncio.get_running_loop().time())
+        if len(done) == 1:
+            raise TooMany
+
+    async with working(queue, reconcile):
+        queue.add("a")
+        await until(lambda: len(done) == 2)
+    assert done[1] - done[0] >= 1.0

@@ -21,3 +21,11 @@ def test_namespaces_and_url():
 def test_what_must_be_set(name):
     with pytest.raises(MissingSetting, match=name):
         from_env({key: value for key, value in IMAGES.items() if key != name})
+
+
+def test_every_process_has_a_name_of_its_own_in_the_election():
+    env = IMAGES | {"DREAMBOOTH_LEASE_NAMESPACE": "system", "HOSTNAME": "pod-1"}
+    one, other = from_env(env), from_env(env)
+    assert (one.lease_namespace, one.lease_name) == ("system", "dreambooth-operator")
+    assert one.identity.startswith("pod-1_")
+    assert one.identity != other.identity

@@ -10,8 +10,10 @@ scrape_configs:
     static_configs:
       - targets: [localhost:9090]
   - job_name: dreambooth-operator
-    static_configs:
-      - targets: ["{{ $operator }}"]
+    dns_sd_configs:
+      - names: [{{ include "dreambooth.host" (list . "operator-replicas") }}]
+        type: A
+        port: 9401
   # Trainer and server pods, as the operator lists them: Prometheus needs no access to the API server.
   - job_name: dreambooth-pods
     http_sd_configs:

@@ -1,0 +1,108 @@
+"""Keeps a kind's cache as the API server has it: list, then watch; after client-go's Reflector.
+
+(tools/cache/reflector.go: a watch that ends goes on from the last version seen; 410 lists anew; a complete list says
+what is gone, too. What it has no answer to, a watch that falls silent, is opened anew here after `SILENCE`.)
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from dataclasses import dataclass, field
+
+from dreambooth_operator import metrics
+from dreambooth_operator.cluster import ApiFault, Cluster
+from dreambooth_operator.handlers import Handlers
+from dreambooth_operator.views import Body
+
+# A watch that says nothing for so long is opened anew from where it was: that costs one request, seconds.
+SILENCE = 30.0
+# A listing takes a page of so many objects at a time.
+PAGE = 500
+FIRST_PAUSE, LAST_PAUSE = 0.2, 15.0
+GONE = 410
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Reflector:
+    """One kind, in one namespace or ("") in all."""
+
+    cluster: Cluster
+    handlers: Handlers
+    kind: str
+    namespace: str
+    selector: str
+    silence: float = SILENCE
+    # When the API server last said anything about this kind, on the monotonic clock.
+    heard: float = field(default_factory=time.monotonic)
+    synced: asyncio.Event = field(default_factory=asyncio.Event)
+    _version: str = ""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        failures = 0
+        while True:
+            begun = time.monotonic()
+            try:
+                if not self._version:
+                    await self._list()
+                    self.synced.set()
+                await self._watch()
+                await asyncio.sleep(FIRST_PAUSE)
+            except ApiFault as e:
+                # What worked for a while and then broke has not failed again and again.
+                failures = 1 if time.monotonic() - begun > LAST_PAUSE else failures + 1
+                await self._failed(e, failures)
+
+    async def _failed(self, fault: ApiFault, failures: int) -> None:
+        if fault.status:
+            self.heard = time.monotonic()
+        if fault.status == GONE:
+            self._version = ""
+        metrics.WATCH_ERRORS.labels(self.kind, str(fault.status)).inc()
+        pause = min(FIRST_PAUSE * 2 ** min(failures - 1, 10), LAST_PAUSE)
+        log = logger.warning if failures > 3 else logger.debug
+        log("%s: watching: %s; again in %.1f s", self.kind, fault, max(pause, fault.retry_after))
+        # Spread: many watches that were cut at the same moment do not come back at the same moment.
+        await asyncio.sleep(max(pause * random.uniform(0.5, 1.0), fault.retry_after))
+
+    async def _list(self) -> None:
+        """Everything, page by page. Raises ApiFault, with 410 when the pages expired half-way."""
+        present: set[tuple[str, str]] = set()
+        token, version = "", ""
+        while True:
+            page = await self.cluster.list_page(self.kind, self.namespace, self.selector, PAGE, token)
+            self.heard = time.monotonic()
+            for body in page["items"]:
+                body.setdefault("kind", self.kind)
+                present.add((body["metadata"]["namespace"], body["metadata"]["name"]))
+                self.handlers.changed(self.kind, body)
+            version, token = page["metadata"]["resourceVersion"], page["metadata"].get("continue") or ""
+            # A page is hundreds of objects; others have work, too.
+            await asyncio.sleep(0)
+            if not token:
+                break
+        self.handlers.replace(self.kind, self.namespace, present)
+        self._version = version
+
+    async def _watch(self) -> None:
+        """Events until the server ends the watch, or it falls silent. Raises ApiFault."""
+        watch = self.cluster.watch(self.kind, self.namespace, self.selector, self._version, self.silence)
+        async with contextlib.aclosing(watch) as events:
+            async for event in events:
+                self.heard = time.monotonic()
+                if event:
+                    self._take(event["type"], event["object"])
+
+    def _take(self, change: str, body: Body) -> None:
+        if change == "ERROR":
+            raise ApiFault(int(body.get("code") or 0), str(body.get("message") or "the watch failed"))
+        metadata = body["metadata"]
+        if change == "DELETED":
+            self.handlers.gone(self.kind, metadata["namespace"], metadata["name"], metadata.get("uid", ""))
+        elif change in ("ADDED", "MODIFIED"):
+            self.handlers.changed(self.kind, body)
+        self._version = metadata["resourceVersion"]
