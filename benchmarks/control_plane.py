@@ -65,6 +65,15 @@ class Run:
             "files": found.num_fds(),
         }
 
+    async def settle(self, seconds: float = 300.0) -> None:
+        """Wait until nothing waits for its turn. Raises TimeoutError."""
+        calm = 0
+        async with asyncio.timeout(seconds):
+            while calm < 5:
+                async with self.api.session.get(f"http://127.0.0.1:{self.health}/healthz") as answer:
+                    calm = calm + 1 if (await answer.json())["oldestWork"] < 0.3 else 0
+                await asyncio.sleep(0.5)
+
     async def samples(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
         """The operator's metrics."""
         async with self.api.session.get(f"http://127.0.0.1:{self.metrics}/metrics") as answer:
@@ -212,6 +221,7 @@ async def measure(server: apiserver.ApiServer, options: argparse.Namespace, fold
         try:
             await run.start()
             figures: dict[str, Any] = {"jobs": options.jobs, "burst": await burst(run, options.jobs)}
+            await run.settle()
             figures["steady"] = await steady(run, options.jobs, options.rate_seconds)
             figures["restart"] = await restart(run, options.jobs + RATE * options.rate_seconds)
             if options.soak:

@@ -143,13 +143,21 @@ class Caches:
 
 def _references(kind: str, body: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     """Keys under which an object is to be found, besides its name. Of users' objects no shape is taken for granted."""
-    namespace, spec = body["metadata"]["namespace"], body.get("spec") or {}
+    namespace = body["metadata"]["namespace"]
     if kind == POD:
         labels = body["metadata"].get("labels") or {}
         for label in (names.LABEL_JOB, names.LABEL_MODEL):
             if label in labels:
                 yield "pods", namespace, label, labels[label]
-    elif kind == names.MODEL_KIND and (job := (spec.get("jobRef") or {}).get("name")):
-        yield "models_by_job", namespace, str(job)
-    elif kind == names.JOB_KIND and (model := (spec.get("publish") or {}).get("name")):
-        yield "jobs_by_model", namespace, str(model)
+    elif kind == names.MODEL_KIND and (job := named(body, "jobRef")):
+        yield "models_by_job", namespace, job
+    elif kind == names.JOB_KIND and (model := named(body, "publish")):
+        yield "jobs_by_model", namespace, model
+
+
+def named(body: Mapping[str, Any], field: str) -> str | None:
+    """`spec.<field>.name`, if it is one."""
+    found: Any = body
+    for key in ("spec", field, "name"):
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found if isinstance(found, str) else None

@@ -4,7 +4,7 @@ from datetime import datetime
 
 from dreambooth_api import names
 from dreambooth_operator import job_results
-from dreambooth_operator.caches import Caches
+from dreambooth_operator.caches import Caches, named
 from dreambooth_operator.memory import Memory
 from dreambooth_operator.views import Body, ChildRef, JobView, ModelView
 
@@ -22,7 +22,7 @@ def observe_job(caches: Caches, memory: Memory, cached: Body, now: datetime) -> 
     children, leaving, foreign = _children(caches, body, names.JOB_KIND, refs)
     pods = caches.pods(namespace, names.LABEL_JOB, name)
     prepare, train = (_pods_of(pods, children.get(ref)) for ref in (refs[1], refs[3]))
-    publish = ((body.get("spec") or {}).get("publish") or {}).get("name")
+    publish = named(body, "publish")
     return JobView(
         body=body,
         now=now,
@@ -33,7 +33,7 @@ def observe_job(caches: Caches, memory: Memory, cached: Body, now: datetime) -> 
         prepare_pods=prepare,
         train_pods=train,
         model=caches.get(names.MODEL_KIND, namespace, publish) if publish else None,
-        restarts=_restarts(memory, body, train),
+        restarts=_restarts(memory, body, children.get(refs[3]), train),
     )
 
 
@@ -44,7 +44,7 @@ def observe_model(caches: Caches, memory: Memory, cached: Body, now: datetime) -
     endpoint = names.endpoint(name)
     refs = tuple(ChildRef(kind, endpoint) for kind in ("Service", "Deployment", "HorizontalPodAutoscaler"))
     children, leaving, foreign = _children(caches, body, names.MODEL_KIND, refs)
-    job = ((body.get("spec") or {}).get("jobRef") or {}).get("name")
+    job = named(body, "jobRef")
     return ModelView(
         body=body,
         now=now,
@@ -88,8 +88,8 @@ def _pods_of(pods: list[Body], job: Body | None) -> tuple[Body, ...]:
     return tuple(pod for pod, owners in owned if any(owner.get("uid") == uid for owner in owners))
 
 
-def _restarts(memory: Memory, body: Body, pods: tuple[Body, ...]) -> int:
-    if (body.get("spec") or {}).get("suspend"):
+def _restarts(memory: Memory, body: Body, job: Body | None, pods: tuple[Body, ...]) -> int:
+    if (body.get("spec") or {}).get("suspend") or job_results.suspended(job):
         # Pods that a suspension ends are replaced when it is over; that is no restart.
         memory.pods.clear()
         return memory.restarts or 0

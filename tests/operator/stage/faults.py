@@ -4,11 +4,12 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.operator.stage import world
 from tests.operator.stage.api import Api
-from tests.operator.stage.apiserver import ApiServer
+from tests.operator.stage.apiserver import ApiServer, free_port
 from tests.operator.stage.proxy import Dropped, Proxy, Refusal, Request, gone, silence, whole
 
 # A disturbed run may wait for back-offs and for a silent watch to be opened anew.
@@ -61,17 +62,50 @@ async def killed(server: ApiServer, api: Api, namespace: str, number: int) -> di
             raise Dropped
         return None
 
-    async with Proxy(before=before, after=after).standing_before(server) as proxy:
-        async with world.operating(proxy.url, namespace):
-            await api.create(api.path("dreamboothjobs", namespace), world.job("robot"))
-            # Of its last writes some depend on timing: a run may end without them.
-            life = asyncio.create_task(_settled(api, namespace))
-            death = asyncio.create_task(dead.wait())
-            await asyncio.wait([life, death], return_when=asyncio.FIRST_COMPLETED)
-            life.cancel()
-            death.cancel()
+    async with (
+        Proxy(before=before, after=after).standing_before(server) as proxy,
+        world.operating(proxy.url, namespace),
+    ):
+        await api.create(api.path("dreamboothjobs", namespace), world.job("robot"))
+        # Of its last writes some depend on timing: a run may end without them.
+        life = asyncio.create_task(_settled(api, namespace))
+        death = asyncio.create_task(dead.wait())
+        await asyncio.wait([life, death], return_when=asyncio.FIRST_COMPLETED)
+        life.cancel()
+        death.cancel()
     async with world.operating(server.url, namespace):
         return await _settled(api, namespace)
+
+
+async def killed_process(server: ApiServer, api: Api, namespace: str, number: int, log: Path) -> dict[str, Any]:
+    """As `killed`, with the operator's own process and SIGKILL."""
+    await api.namespace(namespace)
+    dead, writes = asyncio.Event(), 0
+
+    async def after(request: Request) -> None:
+        nonlocal writes
+        writes += request.write
+        if request.write and writes == number + 1:
+            process.kill()
+            dead.set()
+            raise Dropped
+
+    def environment() -> dict[str, str]:
+        ports = {name: str(free_port()) for name in ("DREAMBOOTH_HEALTH_PORT", "DREAMBOOTH_METRICS_PORT")}
+        return {"DREAMBOOTH_NAMESPACES": namespace, **ports}
+
+    async with Proxy(after=after).standing_before(server) as proxy:
+        process = await world.spawn(server.kubeconfig(proxy.url), log, **environment())
+        await api.create(api.path("dreamboothjobs", namespace), world.job("robot"))
+        async with asyncio.timeout(PATIENCE):
+            await dead.wait()
+        await process.wait()
+        process = await world.spawn(server.kubeconfig(proxy.url), log, **environment())
+        try:
+            return await _settled(api, namespace)
+        finally:
+            process.kill()
+            await process.wait()
 
 
 async def disturbed(server: ApiServer, api: Api, namespace: str, rules: dict[str, Any]) -> dict[str, Any]:
@@ -182,4 +216,4 @@ FAULTS: dict[str, dict[str, Any]] = {
     "doubled": {"watch": doubled},
     "truncated": {"watch": truncated},
 }
-__all__ = ["FAULTS", "Calm", "disturbed", "expired", "killed", "undisturbed", "whole"]
+__all__ = ["FAULTS", "Calm", "disturbed", "expired", "killed", "killed_process", "undisturbed", "whole"]
