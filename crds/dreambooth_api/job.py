@@ -49,7 +49,8 @@ class ImageSource(ApiModel):
     uri: str = Field(
         pattern=IMAGES_PATTERN,
         max_length=1024,
-        description="`s3://bucket/path/`, `pvc://claim/path` or `configMap://name`: a folder of PNG, JPEG or WebP.",
+        description="`s3://bucket/path/`, `pvc://claim/path` or `configMap://name`: a folder of PNG, JPEG or WebP; "
+        "beside `a.png`, `a.txt` may hold its caption and `a.mask.png` what of it counts.",
     )
 
 
@@ -152,8 +153,18 @@ class Training(ApiModel):
         1, ge=1, le=1024, description="Subject's pictures per rank and forward pass (as many of the class beside)."
     )
     gradient_accumulation: int = Field(1, ge=1, le=1024, description="Forward passes per optimizer step.")
-    learning_rate: float | None = Field(None, gt=0, le=10, description="Default: 1e-4 LoRA, 2e-6 Full, 1.0 Prodigy.")
-    text_encoder_learning_rate: float | None = Field(None, gt=0, le=10, description="Default: the learning rate.")
+    learning_rate: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description="Default: 1e-4 LoRA, 2e-6 Full (SDXL: 3e-6, with Adafactor 4e-7), 1.0 Prodigy.",
+    )
+    text_encoder_learning_rate: float | None = Field(
+        None, gt=0, le=10, description="Default: the learning rate; for LoRA on SDXL at most 5e-6."
+    )
+    token_learning_rate: float | None = Field(
+        None, gt=0, le=10, description="Of a learned token. Default: 1e-3, 1.0 with Prodigy."
+    )
     lr_scheduler: Literal["constant", "constant_with_warmup", "linear", "cosine"] = Field(
         "constant", description="How the learning rate runs over the steps."
     )
@@ -384,7 +395,9 @@ class DreamBoothJobStatus(ApiModel):
     phase: Phase | None = Field(None, description="Where the job is.")
     conditions: list[Condition] = Field([], description="`Complete` and `Failed`.")
     restarts: int = Field(0, ge=0, description="Training pods that failed and were replaced.")
-    start_time: str | None = Field(None, description="When the job began, or went on after a suspension, RFC 3339.")
+    start_time: str | None = Field(
+        None, description="When the job began, or went on after a suspension, RFC 3339. Absent: not yet."
+    )
     completion_time: str | None = Field(None, description="When it ended, RFC 3339.")
     progress: Progress | None = Field(None, description="How far the training is.")
     run: RunStatus | None = Field(None, description="The run in MLflow.")
@@ -401,6 +414,7 @@ class DreamBoothJob(ApiModel):
     __cel__ = tuple(
         (
             "!has(self.status) || !has(self.status.phase) || self.status.phase == 'Pending' "
+            "|| (self.status.phase == 'Suspended' && !has(self.status.startTime)) "
             f"|| self.spec.{field} == oldSelf.spec.{field}",
             f"spec.{field} is immutable once the job has started: make a new job with a new name",
             f".spec.{field}",

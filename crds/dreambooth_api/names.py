@@ -7,7 +7,6 @@ JOB_KIND, JOB_PLURAL = "DreamBoothJob", "dreamboothjobs"
 MODEL_KIND, MODEL_PLURAL = "PersonalizedModel", "personalizedmodels"
 
 MANAGER = "dreambooth-operator"
-FINALIZER = f"{GROUP}/cleanup"
 
 LABEL_JOB = f"{GROUP}/job"
 LABEL_MODEL = f"{GROUP}/model"
@@ -24,6 +23,12 @@ ANNOTATION_SPEC_DIGEST = f"{GROUP}/spec-digest"
 ANNOTATION_ARTIFACT = f"{GROUP}/artifact"
 # On a model that a job published: the Secret whose `token` opens its gated base.
 ANNOTATION_BASE_SECRET = f"{GROUP}/base-secret"
+
+# On a Job that the operator suspended: one that somebody else suspended is that one's to resume.
+ANNOTATION_SUSPENDED = f"{GROUP}/suspended"
+# Kueue's: copied from a job to its Jobs, which Kueue then queues, admits and preempts.
+LABEL_QUEUE = "kueue.x-k8s.io/queue-name"
+LABELS_FOR_QUEUE = (LABEL_QUEUE, "kueue.x-k8s.io/priority-class", "kueue.x-k8s.io/max-exec-time-seconds")
 
 STORE_SECRET = "dreambooth-store"
 STORE_DIR = "/etc/dreambooth/store"
@@ -48,6 +53,8 @@ SERVICE_PORT = 80
 
 MODEL_CARD = "model.json"
 MANIFEST = "MANIFEST.json"
+# Of an artifact with a learned token: its rows, as a textual inversion of diffusers.
+TOKEN_WEIGHTS = "learned_embeds.safetensors"
 # What `prepare` found, for `train` to compare with: dataset and base digests, the base's scores.
 PREPARED = "prepared.json"
 # The scores of a job's checkpoints, by step.
@@ -82,3 +89,8 @@ def endpoint(model: str) -> str:
 def master_address(job: str, namespace: str) -> str:
     """Where rank 0 is found: the first pod of the Indexed Job, through the headless Service."""
     return f"{training(job)}-0.{training(job)}.{namespace}.svc"
+
+
+def learned_token(identifier: str) -> str:
+    """The token that a learned embedding has in tokenizers: no word of any prompt."""
+    return f"<{identifier}>"

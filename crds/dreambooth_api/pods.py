@@ -1,7 +1,7 @@
 """What a user may override in the pods that are made for them.
 
-Only what is listed here can be set, so an override cannot make a pod privileged, mount the host or take another
-service account.
+Only what is listed here can be set. What could let a pod out of its namespace (the host's namespaces and paths,
+privilege, another service account) the operator refuses unless its administrator allows it.
 """
 
 from typing import Annotated, Any, Literal
@@ -41,6 +41,15 @@ class Toleration(ApiModel):
     toleration_seconds: int | None = Field(None, ge=0, description="How long a NoExecute taint is tolerated, seconds.")
 
 
+class VolumeMount(ApiModel):
+    """Where a volume of `volumes` is mounted in the main container."""
+
+    name: str = Field(min_length=1, max_length=63, description="The volume's name.")
+    mount_path: str = Field(pattern="^/", max_length=1024, description="Absolute path in the container.")
+    sub_path: str | None = Field(None, max_length=1024, description="A path inside the volume.")
+    read_only: bool = Field(False, description="Whether it cannot be written.")
+
+
 class PodOverrides(ApiModel):
     """Overrides of the pod template: applied to every pod of the job or of the model's endpoint."""
 
@@ -58,4 +67,24 @@ class PodOverrides(ApiModel):
     image_pull_secrets: list[str] = Field([], max_length=8, description="Names of Secrets to pull images with.")
     volume_claims: dict[str, str] = Field(
         {}, description="PersistentVolumeClaims to mount: absolute path in the container → claim."
+    )
+    volumes: list[Opaque] = Field(
+        [],
+        max_length=16,
+        description="Kubernetes volumes; kinds beyond configMap, emptyDir, ephemeral and persistentVolumeClaim must be "
+        "allowed in the chart's values (`operator.podAllowances`).",
+    )
+    volume_mounts: list[VolumeMount] = Field([], max_length=32, description="Where `volumes` are mounted.")
+    service_account_name: str | None = Field(
+        None, max_length=253, description="Another ServiceAccount, without its token; must be allowed."
+    )
+    host_network: bool = Field(False, description="The node's network, as RDMA may want it; must be allowed.")
+    host_ipc: bool = Field(False, alias="hostIPC", description="The node's IPC namespace; must be allowed.")
+    host_pid: bool = Field(False, alias="hostPID", description="The node's processes; must be allowed.")
+    run_as_user: int | None = Field(
+        None, ge=0, le=2**31 - 1, description="Another user than 65532 (0: root); must be allowed."
+    )
+    privileged: bool = Field(False, description="A privileged container; must be allowed.")
+    capabilities: list[str] = Field(
+        [], max_length=16, description="Linux capabilities added, e.g. IPC_LOCK; each must be allowed."
     )

@@ -69,6 +69,8 @@ class Reason(StrEnum):
     # What is not a failure.
     RUNNING = "Running"
     SUSPENDED = "Suspended"
+    # Suspended by a queue (Kueue) or by whoever else suspends Jobs.
+    QUEUED = "Queued"
     COMPLETED = "Completed"
     ARTIFACT_NOT_FOUND = "ArtifactNotFound"
     ARTIFACT_INVALID = "ArtifactInvalid"

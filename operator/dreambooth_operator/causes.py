@@ -29,6 +29,8 @@ BY_DISRUPTION = {
     "DeletionByTaintManager": Reason.NODE_LOST,
     "DeletionByPodGC": Reason.NODE_LOST,
 }
+# How long after its last moment a pod may still be there before its node is taken for lost, seconds.
+OVERDUE = 15.0
 # How far apart the ends of one gang's pods may be, seconds.
 INCIDENT = 120.0
 # Of several failed pods of a gang, the one with the lowest rank is the culprit; the others lost their peer.
@@ -124,6 +126,28 @@ def job_failure(job: Body | None, pods: Iterable[Body]) -> Problem | None:
     return Problem(Reason.BACKOFF_LIMIT_EXCEEDED, cause.message if cause else f"{reason}: {message}")
 
 
+def lost(pod: Body, now: datetime) -> Problem | None:
+    """Whether a pod that has not ended is being driven out, or its node does not answer any more."""
+    if pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+        return None
+    disruption = condition(pod, "DisruptionTarget")
+    if disruption.get("status") == "True":
+        reason = BY_DISRUPTION.get(disruption.get("reason", ""), Reason.PREEMPTED)
+        return Problem(reason, f"pod {_name(pod)}: {disruption.get('message', 'it is being driven out')}")
+    # The time by which a pod is to be gone, its grace included.
+    if leaving(pod) and clock.age(pod["metadata"]["deletionTimestamp"], now) > OVERDUE:
+        message = "was told to end and its node does not confirm it; if the node is gone, delete it, or taint it "
+        return Problem(Reason.NODE_LOST, f"pod {_name(pod)} {message}node.kubernetes.io/out-of-service")
+    # Trainers have no readiness probe: only the node's controller says this of a pod whose container runs.
+    silent = (
+        condition(pod, "Ready").get("status") == "False" and condition(pod, "ContainersReady").get("status") == "True"
+    )
+    if silent and running(pod):
+        message = "its node does not answer any more; the pod is replaced once the cluster evicts it"
+        return Problem(Reason.NODE_LOST, f"pod {_name(pod)}: {message}")
+    return None
+
+
 def complete(job: Body | None) -> bool:
     """Whether a Job succeeded."""
     return condition(job or {}, "Complete").get("status") == "True"
@@ -147,6 +171,11 @@ def leaving(pod: Body) -> bool:
 def started(pod: Body) -> bool:
     """Whether the pod's container ever ran."""
     return running(pod) or terminated(pod) is not None or pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def moments(pod: Body) -> tuple[str | None, ...]:
+    """When a pod was made, and when it ended."""
+    return pod["metadata"].get("creationTimestamp"), (terminated(pod) or {}).get("finishedAt")
 
 
 def longest_wait(pods: Iterable[Body], now: datetime) -> float:

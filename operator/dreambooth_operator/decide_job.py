@@ -7,7 +7,7 @@ from dreambooth_api.job import DreamBoothJobSpec, DreamBoothJobStatus
 from dreambooth_api.parse import InvalidResource, parse_job
 from dreambooth_api.reasons import Phase, Reason
 from dreambooth_api.result import TrainResult
-from dreambooth_operator import causes, clock, drift, job_results, job_status, manifests_job
+from dreambooth_operator import allowances, causes, clock, drift, job_results, job_status, manifests_job
 from dreambooth_operator import status as statuses
 from dreambooth_operator.settings import Settings
 from dreambooth_operator.views import NOTHING, Body, ChildRef, Decision, JobView, Problem
@@ -62,6 +62,8 @@ def _decide(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, se
 
 def _prepare(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, settings: Settings) -> Decision:
     prepare, _ = _jobs(view)
+    if prepare is None and (problem := _forbidden(spec, settings)):
+        return _end(view, old, problem, settings)
     if prepare is None and (problem := view.missing or _conflict(view, spec)):
         return _hold(view, old, spec, problem, settings)
     wanted = [manifests_job.config_map(view.body, spec), manifests_job.prepare_job(view.body, spec, settings)]
@@ -71,6 +73,8 @@ def _prepare(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, s
 
 def _train(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, settings: Settings) -> Decision:
     _, train = _jobs(view)
+    if train is None and (problem := _forbidden(spec, settings)):
+        return _end(view, old, problem, settings)
     if causes.complete(train) and not view.train_pods:
         # Nobody saw what the pods said at their end. The checkpoint is in the store: run again, it will be short.
         return Decision(delete=(ChildRef("Job", names.training(view.name)),), again=RETRY)
@@ -95,11 +99,14 @@ def _run(
     refs = {ChildRef(m["kind"], m["metadata"]["name"]) for m in wanted}
     if taken := refs & view.foreign:
         return _end(view, old, job_results.name_taken(*sorted(taken)[0]), settings)
+    jobs = [job for job in (view.child(*ref) for ref in refs if ref.kind == "Job") if job]
+    if stopped := next(filter(job_results.held, jobs), None):
+        return _queue(view, old, stopped, wanted)
     if job_results.waited(view) > spec.start_deadline_seconds:
         return _end(view, old, job_results.gave_up(view, spec), settings)
     decision = _write(view, old, new)
     missing = [manifest for manifest in wanted if drift.needs_apply(view, manifest)]
-    resume = tuple((r.name, False) for r in refs if r.kind == "Job" and job_results.suspended(view.child(*r)))
+    resume = tuple((job["metadata"]["name"], False) for job in jobs if job_results.suspended(job))
     again = 1.0 if refs & view.leaving else POLL
     return replace(decision, apply=tuple(missing), suspend=resume, again=again)
 
@@ -107,8 +114,7 @@ def _run(
 def _suspend(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, settings: Settings) -> Decision:
     """No pods. A suspended Job whose pods are gone and that was made for other pods than are asked for now, goes."""
     decision = _write(view, old, job_status.suspended(view, old))
-    suspend = _still_going(view)
-    outdated = []
+    suspend, outdated = _stop(view)
     for job, wanted, pods in (
         (_jobs(view)[0], manifests_job.prepare_job(view.body, spec, settings), view.prepare_pods),
         (_jobs(view)[1], manifests_job.train_job(view.body, spec, settings), view.train_pods),
@@ -116,8 +122,27 @@ def _suspend(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, s
         if job is None or causes.finished(job) or not job_results.suspended(job):
             continue
         if all(map(job_results.over_and_done, pods)) and job_results.outdated(job, wanted):
-            outdated.append(ChildRef("Job", wanted["metadata"]["name"]))
-    return replace(decision, suspend=suspend, delete=tuple(outdated))
+            outdated += (ChildRef("Job", wanted["metadata"]["name"]),)
+    return replace(decision, suspend=suspend, delete=tuple(dict.fromkeys(outdated)))
+
+
+def _queue(view: JobView, old: DreamBoothJobStatus, job: Body, wanted: list[Body]) -> Decision:
+    """Kueue, or somebody else, holds the Job: only they resume it. One that stands in another queue than is asked for
+    now is made anew, to stand in that one."""
+    fresh = job["metadata"]["name"] == names.prepare_job(view.name) or old.phase == Phase.PREPARING
+    decision = _write(view, old, job_status.queued(view, old, job_results.waiting(job), fresh), again=None)
+    asked = next(m for m in wanted if (m["kind"], m["metadata"]["name"]) == ("Job", job["metadata"]["name"]))
+    if (queue := job_results.queue_of(asked)) and queue != job_results.queue_of(job):
+        return replace(decision, delete=(ChildRef("Job", job["metadata"]["name"]),), again=1.0)
+    missing = tuple(m for m in wanted if m["kind"] != "Job" and drift.needs_apply(view, m))
+    return replace(decision, apply=missing)
+
+
+def _forbidden(spec: DreamBoothJobSpec, settings: Settings) -> Problem | None:
+    """What the overrides of its pods ask for and the administrator does not allow."""
+    training = allowances.refusal(spec.topology.template, "spec.topology.template", settings.pod_allowances)
+    serving = spec.publish.serving.template
+    return training or allowances.refusal(serving, "spec.publish.serving.template", settings.pod_allowances)
 
 
 def _hold(
@@ -174,7 +199,9 @@ def _end(
     restarts = job_results.restarts(view, old)
     prior = old.prior or job_results.prior(view)
     known = old.model_copy(update={"restarts": restarts, "prior": prior})
-    return replace(_write(view, before or old, job_status.failed(view, known, problem)), suspend=_still_going(view))
+    suspend, delete = _stop(view)
+    decision = _write(view, before or old, job_status.failed(view, known, problem))
+    return replace(decision, suspend=suspend, delete=delete)
 
 
 def _after_the_end(view: JobView, old: DreamBoothJobStatus) -> Decision:
@@ -184,19 +211,22 @@ def _after_the_end(view: JobView, old: DreamBoothJobStatus) -> Decision:
     if isinstance(ttl, int) and since >= ttl:
         return Decision(delete=tuple(view.children))
     linger = LINGER if old.phase == Phase.SUCCEEDED else 0.0
-    stop = _still_going(view) if since >= linger else ()
-    pending = [linger - since] if _still_going(view) and not stop else []
+    suspend, delete = _stop(view)
+    over = since >= linger
+    pending = [linger - since] if (suspend or delete) and not over else []
     pending += [ttl - since] if isinstance(ttl, int) and view.children else []
-    return Decision(suspend=stop, again=max(0.5, min(pending)) if pending else None)
+    stop = Decision(suspend=suspend, delete=delete) if over else NOTHING
+    return replace(stop, again=max(0.5, min(pending)) if pending else None)
 
 
-def _still_going(view: JobView) -> tuple[tuple[str, bool], ...]:
-    """Jobs to suspend."""
-    return tuple(
-        (job["metadata"]["name"], True)
-        for job in _jobs(view)
-        if job and not causes.finished(job) and not job_results.suspended(job)
-    )
+def _stop(view: JobView) -> tuple[tuple[tuple[str, bool], ...], tuple[ChildRef, ...]]:
+    """Jobs to suspend, and Jobs to delete: Kueue resumes what it has admitted, so one of its queues goes altogether,
+    and gives its place and its quota back."""
+    going = [job for job in _jobs(view) if job and not causes.finished(job)]
+    queued = [job for job in going if job_results.queue_of(job)]
+    suspend = [job for job in going if job not in queued and not job_results.suspended(job)]
+    delete = tuple(ChildRef("Job", job["metadata"]["name"]) for job in queued)
+    return tuple((job["metadata"]["name"], True) for job in suspend), delete
 
 
 def _jobs(view: JobView) -> tuple[Body | None, Body | None]:

@@ -2,11 +2,12 @@
 
 from pydantic import ValidationError
 
+from dreambooth_api import names
 from dreambooth_api.model import Artifact, PersonalizedModelSpec, PersonalizedModelStatus
 from dreambooth_api.parse import InvalidResource, parse_model
 from dreambooth_api.reasons import Reason
 from dreambooth_api.serving import ServingMode
-from dreambooth_operator import drift, manifests_model, model_status
+from dreambooth_operator import allowances, drift, manifests_model, model_status, pods
 from dreambooth_operator import status as statuses
 from dreambooth_operator.settings import Settings
 from dreambooth_operator.views import NOTHING, Body, ChildRef, Decision, ModelView, Problem
@@ -30,6 +31,9 @@ def decide_model(view: ModelView, settings: Settings) -> Decision:
     artifact = _artifact(view, spec)
     if isinstance(artifact, Problem):
         return refused(view, artifact, again=None)
+    template = spec.serving.template
+    if problem := allowances.refusal(template, "spec.serving.template", settings.pod_allowances):
+        return refused(view, problem, again=None)
     if view.missing and not view.children:
         return refused(view, view.missing, again=RETRY)
     return _serve(view, spec, artifact, settings)
@@ -42,9 +46,10 @@ def refused(view: ModelView, problem: Problem, again: float | None = RETRY) -> D
 
 
 def _serve(view: ModelView, spec: PersonalizedModelSpec, artifact: Artifact, settings: Settings) -> Decision:
+    body, spec = _with_base_of_job(view, spec)
     wanted = (
         manifests_model.service(view.body),
-        manifests_model.deployment(view.body, spec, artifact, settings),
+        manifests_model.deployment(body, spec, artifact, settings),
         manifests_model.autoscaler(view.body, spec),
     )
     old = statuses.read(PersonalizedModelStatus, view.body)
@@ -57,6 +62,20 @@ def _serve(view: ModelView, spec: PersonalizedModelSpec, artifact: Artifact, set
     ready = model_status.rolled_out(view, artifact)
     again = 1.0 if view.leaving.intersection(refs) else None if ready else RECHECK
     return _write(view, old, new, apply, again)
+
+
+def _with_base_of_job(view: ModelView, spec: PersonalizedModelSpec) -> tuple[Body, PersonalizedModelSpec]:
+    """The model with what its server needs to reach the base: the claim that holds it, and the Secret that opens it. A
+    job writes both into the model that it publishes; one that refers to a job takes them from there."""
+    base = (view.job or {}).get("spec", {}).get("baseModel") if spec.job_ref else None
+    if not base:
+        return view.body, spec
+    template = pods.with_base(spec.serving.template, base["uri"])
+    spec = spec.model_copy(update={"serving": spec.serving.model_copy(update={"template": template})})
+    secret = (base.get("secretRef") or {}).get("name")
+    given = view.body["metadata"].get("annotations") or {}
+    annotations = {names.ANNOTATION_BASE_SECRET: secret, **given} if secret else given
+    return {**view.body, "metadata": {**view.body["metadata"], "annotations": annotations}}, spec
 
 
 def _artifact(view: ModelView, spec: PersonalizedModelSpec) -> Artifact | Problem:

@@ -7,9 +7,10 @@ from dreambooth_api import names
 from dreambooth_api.job import DreamBoothJobSpec
 from dreambooth_api.reasons import Reason
 from dreambooth_api.uris import parse_uri
+from dreambooth_operator import job_results
 from dreambooth_operator.cluster import Cluster
 from dreambooth_operator.manifests_job import input_claims
-from dreambooth_operator.views import Problem
+from dreambooth_operator.views import JobView, Problem
 
 
 class Need(NamedTuple):
@@ -46,3 +47,14 @@ async def missing(cluster: Cluster, namespace: str, wanted: Iterator[Need]) -> P
             message = f"there is no {need.kind} {need.name} in the namespace {namespace}: {need.purpose}"
             return Problem(need.reason, message)
     return None
+
+
+async def complaint(cluster: Cluster, view: JobView) -> str | None:
+    """Why a Job's pods are not let be made: the Job controller says it in events only. Raises ApiFault."""
+    job = job_results.short(view)
+    if job is None:
+        return None
+    told = await cluster.complaints(view.namespace, job["metadata"]["uid"])
+    refused = [event for event in told if event.get("reason") == "FailedCreate"]
+    newest = max(refused, key=lambda event: event.get("lastTimestamp") or "", default=None)
+    return newest.get("message") if newest else None

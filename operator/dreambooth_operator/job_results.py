@@ -59,6 +59,25 @@ def suspended(job: Body | None) -> bool:
     return bool(job and job.get("spec", {}).get("suspend"))
 
 
+def held(job: Body | None) -> bool:
+    """Whether somebody else told a Job to have no pods: that one resumes it, and nobody else."""
+    return suspended(job) and names.ANNOTATION_SUSPENDED not in ((job or {})["metadata"].get("annotations") or {})
+
+
+def queue_of(job: Body) -> str | None:
+    """The queue that a Job stands in, or went through."""
+    return (job["metadata"].get("labels") or {}).get(names.LABEL_QUEUE)
+
+
+def waiting(job: Body) -> Problem:
+    """Why a Job that is held has no pods."""
+    name, queue = job["metadata"]["name"], queue_of(job)
+    if queue is None:
+        return Problem(Reason.QUEUED, f"somebody suspended the Job {name}: it goes on when they resume it")
+    how = "see `kubectl get workloads` and `kubectl describe localqueue`"
+    return Problem(Reason.QUEUED, f"the Job {name} waits in the queue {queue} until Kueue admits it: {how}")
+
+
 def over_and_done(pod: Body) -> bool:
     """Whether a pod holds no resources any more."""
     return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
@@ -109,25 +128,39 @@ def _active_seconds(job: Body | None, view: JobView) -> float:
 def obstacle(view: JobView, pods: tuple[Body, ...]) -> Problem | None:
     """What is in the way of the running Job; None when all is well."""
     alive = [pod for pod in pods if not over_and_done(pod) and not causes.leaving(pod)]
-    for pod in alive:
-        if problem := causes.waiting_problem(pod):
-            return problem
+    known = (*map(causes.waiting_problem, alive), *(causes.lost(pod, view.now) for pod in pods), _refused_pods(view))
+    if problem := next(filter(None, known), None):
+        return problem
     failed = [pod for pod in pods if pod.get("status", {}).get("phase") == "Failed"]
     present = {rank(pod) for pod in pods if pod not in failed}
     if all(map(causes.running, alive)) and all(rank(pod) in present for pod in failed):
-        return None if pods else _no_pods(view)
+        return None
     # The pods that replace the failed ones are not all up yet.
     return causes.failure(failed)
 
 
-def _no_pods(view: JobView) -> Problem | None:
-    for job in _unfinished(view):
-        name = job["metadata"]["name"]
-        without = not view.train_pods if name == names.training(view.name) else not view.prepare_pods
-        if without and clock.age(_begun(job), view.now) > NO_PODS:
-            message = f"the Job {name} is not let make pods: a quota or an admission rule refuses them; "
-            return Problem(Reason.UNSCHEDULABLE, message + f"see `kubectl describe job {name}`")
-    return None
+def short(view: JobView) -> Body | None:
+    """The unfinished Job that has had fewer pods than it should for longer than making one takes."""
+    return next((job for job in _unfinished(view) if _short_for(view, job) > NO_PODS), None)
+
+
+def _short_for(view: JobView, job: Body) -> float:
+    """Seconds since anything happened to the pods of a Job that has too few; 0 when it has all."""
+    pods = _pods(view, job)
+    # Pods that are on their way out hold their place.
+    there = {rank(pod) for pod in pods if pod.get("status", {}).get("phase") != "Failed"}
+    if len(there) >= job.get("spec", {}).get("parallelism", 1):
+        return 0.0
+    moments = [_begun(job), *(moment for pod in pods for moment in causes.moments(pod) if moment)]
+    return min(clock.age(moment, view.now) for moment in moments)
+
+
+def _refused_pods(view: JobView) -> Problem | None:
+    if (job := short(view)) is None:
+        return None
+    name = job["metadata"]["name"]
+    said = view.complaint or f"a quota or an admission rule refuses them; see `kubectl describe job {name}`"
+    return Problem(Reason.UNSCHEDULABLE, f"the Job {name} is not let make pods: {said}")
 
 
 def _unfinished(view: JobView) -> list[Body]:
@@ -136,21 +169,28 @@ def _unfinished(view: JobView) -> list[Body]:
 
 
 def _begun(job: Body) -> str | None:
-    return job.get("status", {}).get("startTime") or job["metadata"].get("creationTimestamp")
+    """When a Job began; None just after it was resumed, when the Job controller has not begun its clock anew."""
+    status = job.get("status", {})
+    if status.get("startTime") or causes.condition(job, "Suspended"):
+        return status.get("startTime")
+    return job["metadata"].get("creationTimestamp")
 
 
 def waited(view: JobView) -> float:
     """Seconds that pods have not started, or not even been made."""
-    pods = (*view.prepare_pods, *view.train_pods)
-    since = [_begun(job) for job in _unfinished(view)] if _no_pods(view) else []
-    return max([causes.longest_wait(pods, view.now), *(clock.age(begun, view.now) for begun in since)])
+    unmade = [_short_for(view, job) for job in filter(None, [short(view)])]
+    return max([causes.longest_wait((*view.prepare_pods, *view.train_pods), view.now), *unmade])
+
+
+def _pods(view: JobView, job: Body) -> tuple[Body, ...]:
+    return view.train_pods if job["metadata"]["name"] == names.training(view.name) else view.prepare_pods
 
 
 def gave_up(view: JobView, spec: DreamBoothJobSpec) -> Problem:
     """The cause of pods that did not start in time."""
     pods = (*view.prepare_pods, *view.train_pods)
     waiting = (causes.waiting_problem(pod) for pod in pods if not causes.leaving(pod))
-    known = next((problem for problem in waiting if problem), None) or _no_pods(view)
+    known = next((problem for problem in waiting if problem), None) or _refused_pods(view)
     late = f"not started within startDeadlineSeconds={spec.start_deadline_seconds}"
     if known is None:
         return Problem(Reason.START_DEADLINE_EXCEEDED, f"pods have {late}")

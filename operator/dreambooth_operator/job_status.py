@@ -39,13 +39,22 @@ def troubled(view: JobView, old: DreamBoothJobStatus, problem: Problem) -> Dream
 
 
 def suspended(view: JobView, old: DreamBoothJobStatus) -> DreamBoothJobStatus:
-    """Without pods because the user, or a queue, wants it so."""
+    """Without pods because the user wants it so."""
+    # Without a start time the job has not begun, and everything of it may be edited.
+    begun = old.start_time if old.phase != Phase.PENDING else None
     new = old.model_copy(update={"prior": old.prior or job_results.prior(view)})
     message = "spec.suspend is true"
-    # As with a Kubernetes Job: a suspension stops the clock of the deadlines.
-    new = _begin(view, new, Phase.SUSPENDED).model_copy(update={"start_time": None})
+    new = _begin(view, new, Phase.SUSPENDED).model_copy(update={"start_time": begun})
     new = with_condition(new, view, ConditionType.COMPLETE, False, Reason.SUSPENDED, message)
     return with_condition(new, view, ConditionType.FAILED, False, Reason.SUSPENDED, message)
+
+
+def queued(view: JobView, old: DreamBoothJobStatus, why: Problem, fresh: bool) -> DreamBoothJobStatus:
+    """Without pods because a queue, or whoever else suspends Jobs, wants it so. `fresh`: nothing was trained yet."""
+    update = {"prior": old.prior or job_results.prior(view), "progress": None if fresh else old.progress}
+    new = _begin(view, old.model_copy(update=update), Phase.SUSPENDED)
+    new = with_condition(new, view, ConditionType.COMPLETE, False, *why)
+    return with_condition(new, view, ConditionType.FAILED, False, *why)
 
 
 def trained(view: JobView, old: DreamBoothJobStatus, result: TrainResult, settings: Settings) -> DreamBoothJobStatus:
@@ -102,11 +111,13 @@ def _summary(view: JobView, old: DreamBoothJobStatus, phase: Phase, problem: Pro
 
 
 def _begin(view: JobView, old: DreamBoothJobStatus, phase: Phase) -> DreamBoothJobStatus:
+    # As with a Kubernetes Job: a suspension stops the clock, which begins anew after it.
+    resumed = old.phase == Phase.SUSPENDED and phase != Phase.SUSPENDED
     return old.model_copy(
         update={
             "observed_generation": view.generation,
             "phase": phase,
-            "start_time": old.start_time or clock.text(view.now),
+            "start_time": (None if resumed else old.start_time) or clock.text(view.now),
         }
     )
 

@@ -77,11 +77,8 @@ def personalized_model(body: Body, spec: DreamBoothJobSpec, artifact: ArtifactSt
     }
     if secret:
         metadata["annotations"] = {names.ANNOTATION_BASE_SECRET: secret.name}
-    base = parse_uri(spec.base_model.uri)
-    if base.scheme == "pvc":
-        claims = {f"{PVC_ROOT}/{base.authority}": base.authority, **serving.template.volume_claims}
-        template = serving.template.model_copy(update={"volume_claims": claims})
-        serving = serving.model_copy(update={"template": template})
+    template = pods.with_base(serving.template, spec.base_model.uri)
+    serving = serving.model_copy(update={"template": template})
     return {
         "apiVersion": names.API_VERSION,
         "kind": names.MODEL_KIND,
@@ -136,18 +133,27 @@ def _job(name: str, body: Body, spec: DreamBoothJobSpec, component: str, contain
     )
     indexed: Body = {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes} if nodes else {}
     deadline = spec.active_deadline_seconds
+    child, queue = _child("batch/v1", "Job", name, body, component), queue_labels(body)
+    child["metadata"]["labels"] |= queue
     return stamped({
-        **_child("batch/v1", "Job", name, body, component),
+        **child,
         "spec": {
             **(indexed or {"completions": 1, "parallelism": 1}),
             "backoffLimit": backoff_limit(spec.backoff_limit, nodes or 1),
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": failure_policy(component),
-            "suspend": False,
+            # A queued Job is Kueue's to start.
+            "suspend": names.LABEL_QUEUE in queue,
             **({"activeDeadlineSeconds": deadline} if deadline else {}),
             "template": template,
         },
     })  # fmt: skip
+
+
+def queue_labels(body: Body) -> dict[str, str]:
+    """The labels of a job by which Kueue knows its Jobs; priorities and limits mean nothing without a queue."""
+    labels = body["metadata"].get("labels") or {}
+    return {key: labels[key] for key in names.LABELS_FOR_QUEUE if key in labels} if names.LABEL_QUEUE in labels else {}
 
 
 def backoff_limit(incidents: int, nodes: int) -> int:

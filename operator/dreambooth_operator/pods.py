@@ -4,6 +4,7 @@ from typing import Any
 
 from dreambooth_api import names
 from dreambooth_api.pods import PodOverrides
+from dreambooth_api.uris import PVC_ROOT, parse_uri
 from dreambooth_operator.drift import quantity
 from dreambooth_operator.views import Body
 
@@ -26,14 +27,15 @@ def pod_template(
 ) -> Body:
     """A pod of one container; `extra` are further fields of the pod's spec. Our labels win over the user's."""
     claims, mounts = _claims(overrides)
+    user = USER if overrides.run_as_user is None else overrides.run_as_user
     spec = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
+            "runAsNonRoot": user != 0,
+            "runAsUser": user,
+            "runAsGroup": user,
+            "fsGroup": user,
             "fsGroupChangePolicy": "OnRootMismatch",
             "seccompProfile": {"type": "RuntimeDefault"},
         },
@@ -41,6 +43,7 @@ def pod_template(
         "containers": [_container(container, overrides, mounts)],
         "volumes": [{"name": "work", "emptyDir": {}}, {"name": "tmp", "emptyDir": {}}, *volumes, *claims],
         **_scheduling(overrides),
+        **_beyond(overrides),
         **(extra or {}),
     }
     return {
@@ -61,14 +64,41 @@ def _container(container: Body, overrides: PodOverrides, mounts: list[Body]) -> 
         "volumeMounts": [*own, *container.get("volumeMounts", []), *mounts],
         # What a process without a termination message said last is better than nothing.
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-            "capabilities": {"drop": ["ALL"]},
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": _security(overrides),
     }
+
+
+def _security(overrides: PodOverrides) -> Body:
+    added = {"add": overrides.capabilities} if overrides.capabilities else {}
+    found = {
+        "allowPrivilegeEscalation": overrides.privileged,
+        "readOnlyRootFilesystem": True,
+        "runAsNonRoot": overrides.run_as_user != 0,
+        "capabilities": {"drop": ["ALL"], **added},
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
+    return found | ({"privileged": True} if overrides.privileged else {})
+
+
+def _beyond(overrides: PodOverrides) -> Body:
+    """What `allowances` has let pass. A pod on its node's network keeps the cluster's DNS."""
+    found = {
+        "hostNetwork": overrides.host_network,
+        "hostIPC": overrides.host_ipc,
+        "hostPID": overrides.host_pid,
+        "serviceAccountName": overrides.service_account_name,
+        "dnsPolicy": "ClusterFirstWithHostNet" if overrides.host_network else None,
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def with_base(overrides: PodOverrides, uri: str) -> PodOverrides:
+    """The overrides of a model's pods, with the claim of a `pvc://` base mounted where the server looks for it."""
+    base = parse_uri(uri)
+    if base.scheme != "pvc":
+        return overrides
+    claims = {f"{PVC_ROOT}/{base.authority}": base.authority, **overrides.volume_claims}
+    return overrides.model_copy(update={"volume_claims": claims})
 
 
 def resources(overrides: PodOverrides, base: dict[str, dict[str, Any]]) -> Body:
@@ -124,11 +154,23 @@ def _env(own: list[Body], overrides: PodOverrides) -> list[Body]:
 
 
 def _claims(overrides: PodOverrides) -> tuple[list[Body], list[Body]]:
-    claims = sorted(set(overrides.volume_claims.values()))
-    named = {claim: f"claim-{i}" for i, claim in enumerate(claims)}
-    volumes = [{"name": named[claim], "persistentVolumeClaim": {"claimName": claim}} for claim in claims]
-    mounts = [{"name": named[c], "mountPath": path} for path, c in sorted(overrides.volume_claims.items())]
-    return volumes, mounts
+    """Volumes and mounts of the user's; what is mounted where `pvc://` URIs are read is input, and read-only."""
+    inputs = {claim for path, claim in overrides.volume_claims.items() if _is_input(path)}
+    written = {claim for path, claim in overrides.volume_claims.items() if not _is_input(path)}
+    named = {claim: f"claim-{i}" for i, claim in enumerate(sorted(inputs | written))}
+    volumes: list[Body] = []
+    for claim, name in named.items():
+        source = {"claimName": claim} | ({"readOnly": True} if claim not in written else {})
+        volumes.append({"name": name, "persistentVolumeClaim": source})
+    mounts = [
+        {"name": named[claim], "mountPath": path} | ({"readOnly": True} if _is_input(path) else {})
+        for path, claim in sorted(overrides.volume_claims.items())
+    ]
+    return [*volumes, *overrides.volumes], [*mounts, *(mount.to_dict() for mount in overrides.volume_mounts)]
+
+
+def _is_input(path: str) -> bool:
+    return path.startswith(f"{PVC_ROOT}/")
 
 
 def _scheduling(overrides: PodOverrides) -> Body:

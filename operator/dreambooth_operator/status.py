@@ -16,7 +16,9 @@ from dreambooth_operator.views import Body, EventType, Told, View
 S = TypeVar("S", DreamBoothJobStatus, PersonalizedModelStatus)
 
 # Reasons of a `Failed=False` or `Ready=False` that are no trouble.
-CALM = frozenset({Reason.RUNNING, Reason.SUSPENDED, Reason.COMPLETED, Reason.AVAILABLE, Reason.ROLLING_OUT})
+CALM = frozenset(
+    {Reason.RUNNING, Reason.SUSPENDED, Reason.QUEUED, Reason.COMPLETED, Reason.AVAILABLE, Reason.ROLLING_OUT}
+)
 MAX_MESSAGE = 1000
 
 
@@ -61,7 +63,7 @@ def job_events(old: DreamBoothJobStatus, new: DreamBoothJobStatus) -> tuple[Told
     """What happened to a job between two statuses, in order. Reason and phase make an event, not every new message."""
     told = []
     if new.phase and new.phase != old.phase and new.phase != Phase.FAILED:
-        told.append(_told("Normal", new.phase.value, _phase_message(new), new))
+        told.append(_told("Normal", *_phase_words(new), new))
     failed, before = condition_of(new, ConditionType.FAILED), condition_of(old, ConditionType.FAILED)
     is_new = failed and (before is None or (before.status, before.reason) != (failed.status, failed.reason))
     if failed and is_new and failed.reason not in CALM:
@@ -88,6 +90,15 @@ def model_events(old: PersonalizedModelStatus, new: PersonalizedModelStatus) -> 
 
 def _told(kind: EventType, reason: str, message: str, status: DreamBoothJobStatus) -> Told:
     return Told(kind, reason, message, f"{status.phase}/{status.restarts}/{status.observed_generation}")
+
+
+def _phase_words(status: DreamBoothJobStatus) -> tuple[str, str]:
+    """Reason and message of the event of a phase that was reached."""
+    assert status.phase is not None
+    why = condition_of(status, ConditionType.COMPLETE)
+    if status.phase == Phase.SUSPENDED and why and why.reason == Reason.QUEUED:
+        return why.reason, why.message
+    return status.phase.value, _phase_message(status)
 
 
 def _phase_message(status: DreamBoothJobStatus) -> str:

@@ -22,7 +22,7 @@ EXPECTED = {
     "/pods": {"list", "watch"},
     "/secrets": {"get"},
     "/persistentvolumeclaims": {"get"},
-    "/events": {"create"},
+    "/events": {"create", "list"},
 }
 
 

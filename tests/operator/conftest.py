@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 from dreambooth_api import names
+from dreambooth_api.result import PrepareResult, dump_result
 from dreambooth_operator import clock
 from dreambooth_operator.settings import Settings
 from dreambooth_operator.views import ChildRef, JobView, ModelView
+from tests.operator.life import Life
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "ab" * 32
@@ -157,3 +159,22 @@ def check_golden():
         assert manifest == yaml.safe_load(path.read_text())
 
     return check
+
+
+@pytest.fixture
+def life(make, settings):
+    return Life(make, settings)
+
+
+@pytest.fixture
+def training(life, make):
+    """A job that trains with two pods."""
+    life.step()
+    life.finish("robot-prepare")
+    prior = dump_result(PrepareResult.model_validate({
+        "prior": {"uri": "s3://p", "images": 3, "reused": 1}, "datasetDigest": "d", "baseDigest": "d", "images": 4,
+    }))  # fmt: skip
+    life.step(prepare_pods=(make.ended(0, prior, name="robot-prepare-x"),))
+    pods = (make.pod(), make.pod("robot-train-1-x", index=1))
+    life.step(train_pods=pods)
+    return life

@@ -30,7 +30,7 @@
 - apiGroups: [""] # Only whether they are there; what is in a Secret, only the pods that mount it read.
   resources: [secrets, persistentvolumeclaims]
   verbs: [get]
-- apiGroups: [""]
+- apiGroups: [""] # Why a Job is not let make pods (a quota), the Job controller says in events only.
   resources: [events]
-  verbs: [create]
+  verbs: [create, list]
 {{- end -}}
