@@ -68,12 +68,13 @@ class Caches:
         self._phases: dict[str, Counter[str]] = {kind: Counter() for kind in self._entries}
 
     def put(self, kind: str, body: Mapping[str, Any]) -> bool:
-        """Keep an object in the place of any earlier one of its name; False when it is the one that is there."""
+        """Keep an object in the place of any earlier one of its name; False when it is the one that is there, or older
+        than that: a watch may be told a second time what was."""
         metadata = body["metadata"]
         name = (metadata["namespace"], metadata["name"])
         uid, version = metadata.get("uid", ""), metadata.get("resourceVersion", "")
         old = self._entries[kind].get(name)
-        if old and version and (old.uid, old.version) == (uid, version):
+        if old and old.uid == uid and version and not _newer(version, old.version):
             return False
         if old:
             self.drop(kind, *name)
@@ -139,6 +140,11 @@ class Caches:
 
     def _found(self, *key: str) -> list[Name]:
         return sorted(self._index.get(key, ()))
+
+
+def _newer(version: str, known: str) -> bool:
+    # Resource versions of one kind are comparable (KEP-5504).
+    return int(version) > int(known) if version.isdigit() and known.isdigit() else version != known
 
 
 def _references(kind: str, body: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -29,3 +29,11 @@ def test_references_follow_the_object(make):
     caches.drop(names.MODEL_KIND, "team", "robot")
     assert caches.models_of_job("team", "other") == []
     assert caches.drop(names.MODEL_KIND, "team", "robot") is None
+
+
+def test_what_is_older_than_what_is_known_is_no_news(make):
+    caches = Caches()
+    assert caches.put(names.JOB_KIND, make.job(status={"phase": "Training"}, resourceVersion="10"))
+    assert not caches.put(names.JOB_KIND, make.job(resourceVersion="9"))
+    assert caches.get(names.JOB_KIND, "team", "robot")["status"]["phase"] == "Training"
+    assert caches.put(names.JOB_KIND, make.job(uid="another", resourceVersion="11"))

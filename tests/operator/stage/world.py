@@ -53,6 +53,9 @@ async def operating(url: str, *namespaces: str, **settings: Any) -> AsyncIterato
     cluster = Cluster(client.ApiClient(configuration), fence)
     async with aiohttp.ClientSession() as session:
         operator = Operator(found, cluster, fence, session)
+        for reflector in operator.reflectors:
+            # Tests need not wait for half a minute of silence.
+            reflector.silence = 4.0
         task = asyncio.create_task(operator.run())
         try:
             yield operator
@@ -103,8 +106,8 @@ async def final_state(api: Api, namespace: str) -> dict[str, Any]:
             stamp = metadata.get("annotations", {}).get(names.ANNOTATION_SPEC_DIGEST)
             suspended = (body.get("spec") or {}).get("suspend")
             state[f"{plural}/{metadata['name']}"] = {"owned": owners == [True], "made": bool(stamp), "off": suspended}
-    # A roll-out that was over before anybody looked is not told of.
-    told = [e for e in await api.list("events", namespace) if e["reason"] != "RollingOut"]
+    # Which steps on the way were told depends on when somebody looked: what must be told is trouble, and the end.
+    told = [e for e in await api.list("events", namespace) if e["type"] == "Warning" or e["reason"] == "Succeeded"]
     events = {(e["involvedObject"]["kind"], e["reason"]) for e in told}
     state["events"] = sorted(events)
     return state
