@@ -121,3 +121,27 @@ def test_a_jobs_failure_without_a_known_cause(make, reason, expected):
 def test_only_pods_that_have_not_started_wait(make):
     pods = [make.pod(age=100), make.pod(phase="Pending", age=50, waiting={})]
     assert causes.longest_wait(pods, make.view(make.job()).now) == 50
+
+
+def test_a_pod_whose_node_went_silent_is_told(make):
+    pod = make.pod()
+    pod["status"]["conditions"] = [{"type": "Ready", "status": "False"}, {"type": "ContainersReady", "status": "True"}]
+    now = make.view(make.job()).now
+    assert causes.lost(pod, now).reason == Reason.NODE_LOST
+    pod["status"]["conditions"][0]["status"] = "True"
+    assert causes.lost(pod, now) is None
+
+
+@pytest.mark.parametrize(("ago", "expected"), [(-30, None), (5, None), (20, Reason.NODE_LOST)])
+def test_a_pod_that_should_be_gone_and_is_not_confirmed(make, ago, expected):
+    pod = make.pod()
+    pod["metadata"]["deletionTimestamp"] = make.ago(ago)
+    found = causes.lost(pod, make.view(make.job()).now)
+    assert (found and found.reason) == expected
+
+
+def test_an_eviction_is_told_while_the_pod_still_ends(make):
+    pod = make.pod()
+    pod["metadata"]["deletionTimestamp"] = make.ago(-30)
+    pod["status"]["conditions"] = [{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]
+    assert causes.lost(pod, make.view(make.job()).now).reason == Reason.PREEMPTED

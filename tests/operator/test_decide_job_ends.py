@@ -153,3 +153,16 @@ def test_a_name_that_somebody_else_has_ends_the_job(make, settings):
 def test_what_the_api_server_refuses_is_told(make, settings, final, status):
     problem = Problem(Reason.INVALID_SPEC, "Job robot-prepare: spec.template: Invalid value")
     assert failed(refused(make.view(make.job()), settings, problem, final)) == (status, Reason.INVALID_SPEC)
+
+
+def test_a_gang_that_is_short_of_a_pod_says_what_the_quota_said(training, make):
+    ref = ChildRef("Job", "robot-train")
+    job = {**training.view.children[ref], "status": {"startTime": make.ago(60)}}
+    children = {**training.view.children, ref: job}
+    alone = make.pod(age=40)
+    decision = training.step(children=children, train_pods=(alone,), complaint="exceeded quota: gpus")
+    assert failed(decision) == ("False", Reason.UNSCHEDULABLE)
+    assert "exceeded quota: gpus" in condition(decision, "Failed")["message"]
+    alone["metadata"]["creationTimestamp"] = make.ago(3601)
+    job["status"]["startTime"] = make.ago(3601)
+    assert failed(training.step(children=children, train_pods=(alone,))) == ("True", Reason.UNSCHEDULABLE)

@@ -166,3 +166,18 @@ def test_a_model_that_is_being_deleted_is_left_alone(make, settings):
 def test_what_the_api_server_refuses_is_told(make):
     decision = refused(make.model_view(make.model()), Problem(Reason.INVALID_SPEC, "Deployment: Invalid value"))
     assert condition(decision, "Ready") == ("False", Reason.INVALID_SPEC)
+
+
+def test_a_model_of_a_job_finds_the_jobs_base(make, settings):
+    base = {"uri": "pvc://models/sd", "secretRef": {"name": "hf"}}
+    artifact = {"uri": "s3://dreambooth/models/x", "digest": make.digest, "bytes": 1}
+    job = make.job({"baseModel": base}, {"phase": "Succeeded", "artifact": artifact})
+    decision = decide_model(make.model_view(make.model({"jobRef": {"name": "robot"}}), job=job), settings)
+    (deployment,) = [m for m in decision.apply if m["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    mounts = pod["containers"][0]["volumeMounts"]
+    (mount,) = [m for m in mounts if m["mountPath"] == "/mnt/pvc/models"]
+    assert mount["readOnly"] is True
+    (volume,) = [v for v in pod["volumes"] if v["name"] == mount["name"]]
+    assert volume["persistentVolumeClaim"] == {"claimName": "models", "readOnly": True}
+    assert any(entry["name"] == "HF_TOKEN" for entry in pod["containers"][0]["env"])
