@@ -208,7 +208,7 @@ async def truncated(request: Request, lines: AsyncIterator[bytes]) -> AsyncItera
 FAULTS: dict[str, dict[str, Any]] = {
     "409": conflicting(),
     "429": refusing(429, 0.2, **{"Retry-After": "1"}),
-    "500": refusing(500, 0.2),
+    "500": refusing(500, 0.1),
     "unheard": unheard(),
     "slow": slow(),
     "410": {"watch": expiring},
