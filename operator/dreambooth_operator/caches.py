@@ -1,7 +1,7 @@
 """The informers' caches: objects by name, pods by owner, and who refers to whom. No I/O.
 
-An object is kept as compressed JSON: a cluster's ten thousand jobs with all their children fit into a hundred MiB,
-where Python's own dictionaries would take ten times that. Whoever asks gets a fresh copy.
+An object is kept as compressed JSON: Python's own dictionaries take many times the memory. Whoever asks gets a fresh
+copy.
 """
 
 import json
