@@ -64,3 +64,59 @@ def kube(request: pytest.FixtureRequest) -> Iterator[Kube]:
     finally:
         if not found:
             _local("down")
+
+
+@pytest.fixture(scope="session")
+def sdxl_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Stable Diffusion XL of random weights: every part that the real one has, some hundred KB."""
+    return make_sdxl(tmp_path_factory.mktemp("sdxl") / "base")
+
+
+def make_sdxl(folder: Path) -> Path:
+    import torch
+    from diffusers import AutoencoderKL, StableDiffusionXLPipeline, UNet2DConditionModel
+    from diffusers import DPMSolverMultistepScheduler as Scheduler
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    torch.manual_seed(0)
+    tokenizer = CLIPTokenizer.from_pretrained(Path(__file__).parents[1] / "examples" / "base" / "tokenizer", local_files_only=True)
+    # As the real ones have it: an `eos_token_id` of 2, by which the pooled state is that of the highest id.
+    words = {"vocab_size": len(tokenizer), "max_position_embeddings": 16, "num_hidden_layers": 2, "eos_token_id": 2}
+    words |= {"num_attention_heads": 4, "bos_token_id": 0, "pad_token_id": 1}
+    first = CLIPTextConfig(hidden_size=16, intermediate_size=32, projection_dim=16, **words)
+    second = CLIPTextConfig(hidden_size=24, intermediate_size=48, projection_dim=24, **words)
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        transformer_layers_per_block=(1, 1),
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 24,
+        cross_attention_dim=40,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(16, 16),
+        norm_num_groups=8,
+        latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        scaling_factor=0.13025,
+        force_upcast=True,
+    )
+    StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=CLIPTextModel(first),
+        text_encoder_2=CLIPTextModelWithProjection(second),
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer,
+        unet=unet,
+        scheduler=Scheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012),
+        add_watermarker=False,
+    ).save_pretrained(folder, safe_serialization=True)
+    return folder

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from dreambooth_api.artifact import Manifest, ModelCard, short_digest
 from dreambooth_api.job import MethodType
-from dreambooth_api.names import MANIFEST, MODEL_CARD
+from dreambooth_api.names import MANIFEST, MODEL_CARD, TOKEN_WEIGHTS
 from dreambooth_api.reasons import Reason
 from dreambooth_server.download import download
 from dreambooth_server.faults import LoadFault
@@ -16,8 +16,8 @@ from dreambooth_server.sources import FolderSource, NotThere, Source, SourceErro
 from dreambooth_server.verify import Unverified, check_files, check_manifest, check_nothing_else
 
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
-UNET_FOLDER, TEXT_ENCODER_FOLDER = "unet", "text_encoder"
-_FAMILIES = ("sd",)
+UNET_FOLDER = "unet"
+_FAMILIES = ("sd", "sdxl")
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,9 @@ def _download(source: Source, manifest: Manifest, cache: Path) -> Path:
 def _check_card(card: ModelCard, manifest: Manifest) -> None:
     if card.family not in _FAMILIES:
         raise Unverified(f"family {card.family!r} cannot be drawn by this release: it knows {', '.join(_FAMILIES)}")
-    needed = LORA_WEIGHTS if card.method is MethodType.LORA else f"{UNET_FOLDER}/config.json"
-    if needed not in manifest.files:
-        raise Unverified(f"{card.method} needs {needed}, which the manifest does not list")
+    needed = [LORA_WEIGHTS if card.method is MethodType.LORA else f"{UNET_FOLDER}/config.json"]
+    if card.learned_token:
+        needed.append(TOKEN_WEIGHTS)
+    for name in needed:
+        if name not in manifest.files:
+            raise Unverified(f"{card.method} needs {name}, which the manifest does not list")

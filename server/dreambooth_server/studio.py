@@ -1,26 +1,27 @@
 """The engine of one machine: a base and its subjects in memory, one pipeline, adapters switched between requests."""
 
 import copy
+import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import diffusers
 import torch
 import transformers
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from PIL import Image
-from transformers import CLIPTextModel
 
 from dreambooth_api.job import MethodType
 from dreambooth_api.reasons import Reason
-from dreambooth_server.artifacts import LORA_WEIGHTS, TEXT_ENCODER_FOLDER, UNET_FOLDER, Artifact
+from dreambooth_server.artifacts import LORA_WEIGHTS, UNET_FOLDER, Artifact
 from dreambooth_server.drawing import Drawing, Refused
 from dreambooth_server.engine import Abilities
 from dreambooth_server.faults import LoadFault
 from dreambooth_server.sampler import Parts, sample
 from dreambooth_server.settings import BASE_MODEL
+from dreambooth_server.token import add_token
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,11 @@ class Studio:
     """Implements `engine.Engine`. Not thread-safe but for what its docstrings say."""
 
     def __init__(self, pipeline: Any, artifacts: Mapping[str, Artifact]) -> None:
-        """`pipeline`: the plain base, a StableDiffusionPipeline. Raises LoadFault when weights do not fit it."""
+        """`pipeline`: the plain base, of diffusers. Raises LoadFault when weights do not fit it."""
         self.artifacts = artifacts
         self._pipeline = pipeline
         self._variants: dict[str, Variant] = {}
-        base = _parts(pipeline, pipeline.unet, pipeline.text_encoder)
+        base = _parts(pipeline)
         for index, artifact in enumerate(artifacts.values()):
             self._variants[artifact.name] = self._load(base, artifact, f"subject_{index}")
         self._variants[BASE_MODEL] = Variant(base, None)
@@ -94,8 +95,12 @@ class Studio:
         try:
             if artifact.card.method is MethodType.LORA:
                 self._load_adapter(artifact.folder, adapter)
-                return Variant(base, adapter)
-            return Variant(_full(base, artifact.folder, self._pipeline), None)
+                parts = base
+            else:
+                parts, adapter = _full(base, artifact.folder, self._pipeline), ""
+            if artifact.card.learned_token:
+                parts = add_token(parts, artifact, f"<{artifact.digest}>")
+            return Variant(parts, adapter or None)
         except (RuntimeError, ValueError, KeyError, OSError) as e:
             message = f"{artifact.name}: its weights do not fit the base: {_first_line(e)}"
             raise LoadFault(Reason.ARTIFACT_INVALID, message) from e
@@ -115,9 +120,7 @@ def open_studio(base: Path, artifacts: Mapping[str, Artifact], placement: Placem
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     try:
-        pipeline: Any = StableDiffusionPipeline.from_pretrained(
-            str(base), local_files_only=True, use_safetensors=True, safety_checker=None, dtype=dtype
-        )
+        pipeline = _pipeline(base, dtype)
         pipeline.to(device)
     except torch.OutOfMemoryError as e:
         raise LoadFault(Reason.GPU_OUT_OF_MEMORY, f"{base} does not fit into the device's memory") from e
@@ -133,23 +136,43 @@ def best_placement() -> Placement:
     return Placement("cuda", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
 
 
-def _parts(pipeline: Any, unet: Any, text_encoder: Any) -> Parts:
+def _pipeline(base: Path, dtype: torch.dtype) -> Any:
+    """diffusers' pipeline of the base's family."""
+    where: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": dtype}
+    kind = json.loads((base / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
+    if kind == StableDiffusionXLPipeline.__name__:
+        return StableDiffusionXLPipeline.from_pretrained(str(base), add_watermarker=False, **where)
+    return StableDiffusionPipeline.from_pretrained(str(base), safety_checker=None, **where)
+
+
+def _parts(pipeline: Any) -> Parts:
     # The VAE overflows in fp16 (diffusers' `force_upcast`), and its share of the time is small.
     vae = pipeline.vae.float() if pipeline.vae.config.force_upcast else pipeline.vae
-    config = dict(pipeline.scheduler.config)
-    return Parts(pipeline.tokenizer, text_encoder.eval(), unet.eval(), vae.eval(), config)
+    second = getattr(pipeline, "text_encoder_2", None)
+    return Parts(
+        pipeline.tokenizer,
+        pipeline.text_encoder.eval(),
+        pipeline.unet.eval(),
+        vae.eval(),
+        dict(pipeline.scheduler.config),
+        getattr(pipeline, "tokenizer_2", None),
+        second.eval() if second is not None else None,
+        bool(pipeline.config.get("force_zeros_for_empty_prompt", False)),
+    )
 
 
 def _full(base: Parts, folder: Path, pipeline: Any) -> Parts:
-    """The subject's own U-Net and, where it was trained, text encoder; the rest is the base's."""
+    """The subject's own U-Net and, where they were trained, text encoders; the rest is the base's."""
     where: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
     unet: Any = UNet2DConditionModel.from_pretrained(str(folder / UNET_FOLDER), torch_dtype=base.unet.dtype, **where)
     if unet.config.cross_attention_dim != base.unet.config.cross_attention_dim:
         raise ValueError("the U-Net reads words of another width than the base's text encoder gives")
-    text_encoder: Any = base.text_encoder
-    if (folder / TEXT_ENCODER_FOLDER).is_dir():
-        text_encoder = CLIPTextModel.from_pretrained(str(folder / TEXT_ENCODER_FOLDER), dtype=base.unet.dtype, **where)
-    return _parts(pipeline, unet.to(base.device), text_encoder.to(base.device))
+    own = {"unet": unet}
+    for name in ("text_encoder", "text_encoder_2"):
+        if (folder / name).is_dir():
+            kind = type(getattr(pipeline, name))
+            own[name] = kind.from_pretrained(str(folder / name), dtype=base.unet.dtype, **where)
+    return replace(base, **{name: part.to(base.device).eval() for name, part in own.items()})
 
 
 def _first_line(error: BaseException) -> str:

@@ -73,6 +73,27 @@ def small_job() -> Callable[..., dict]:
     return lambda **spec: merged(SMALL, {"spec": spec})
 
 
+@pytest.fixture
+def sdxl_ready(tmp_path: Path, sdxl_base: Path, context, prepare, small_job) -> Callable:
+    """`sdxl_ready(training={…})`: as `ready`, on the tiny SDXL."""
+    from dataclasses import replace
+
+    from dreambooth_trainer.context import Mirror
+
+    def make(folder: str = "out", **spec):
+        world = tmp_path / "world"
+        if not world.exists():
+            world.mkdir()
+            (world / "base").symlink_to(sdxl_base)
+            (world / "robot").symlink_to(EXAMPLES / "robot")
+        ctx = context(small_job(**spec), tmp_path / folder)
+        ctx = replace(ctx, mirror=Mirror("s3://dreambooth/examples", world))
+        prepare(ctx)
+        return ctx
+
+    return make
+
+
 @pytest.fixture(scope="session")
 def context() -> Callable:
     """`context(body, out)`: what `dreambooth run` makes of a job, without MLflow."""

@@ -23,6 +23,24 @@ def test_defaults_follow_the_method(spec, method: str, optimizer: str, expected:
 
 
 @pytest.mark.parametrize(
+    ("method", "training", "expected"),
+    [
+        ("LoRA", {}, (1e-4, 5e-6, 1e-3, 500)),
+        ("LoRA", {"learningRate": 2e-6}, (2e-6, 2e-6, 1e-3, 500)),
+        ("LoRA", {"optimizer": "Prodigy"}, (1.0, 1.0, 1.0, 500)),
+        ("Full", {}, (3e-6, 3e-6, 1e-3, 800)),
+        ("Full", {"optimizer": "Adafactor"}, (4e-7, 4e-7, 1e-3, 800)),
+        ("Full", {"textEncoderLearningRate": 1e-7, "tokenLearningRate": 0.1}, (3e-6, 1e-7, 0.1, 800)),
+    ],
+)
+def test_defaults_of_sdxl(spec, method: str, training: dict, expected: tuple) -> None:
+    open_ends = {"steps": None, "learningRate": None}
+    plan = resolve(spec(method={"type": method}, training=open_ends | training), 1024, "cpu", family="sdxl")
+    rates = (plan.learning_rate, plan.text_encoder_learning_rate, plan.token_learning_rate)
+    assert (*rates, plan.steps) == expected
+
+
+@pytest.mark.parametrize(
     ("asked", "device", "bf16", "expected"),
     [
         ("auto", "cpu", False, "no"),
@@ -53,7 +71,6 @@ def test_prompts(spec) -> None:
 @pytest.mark.parametrize(
     ("parts", "field"),
     [
-        ({"method": {"learnToken": True}}, "method.learnToken"),
         ({"publish": {"gate": {"clipI": 0.5}}}, "scoring.clip"),
         ({"publish": {"gate": {"dino": 0.5}}}, "scoring.dino"),
         ({"publish": {"gate": {"div": 0.5}}}, "scoring"),

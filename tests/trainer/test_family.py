@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dreambooth_trainer.family import StableDiffusion, batch_for
+from dreambooth_trainer.family import batch_for
 from dreambooth_trainer.faults import BaseModelInvalid, SpecFault
+from dreambooth_trainer.stable_diffusion import StableDiffusion
 
 CPU = torch.device("cpu")
 SETTINGS = {"steps": 2, "guidance": 3.0, "resolution": 32}

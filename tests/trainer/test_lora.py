@@ -5,9 +5,9 @@ import torch
 from safetensors import safe_open
 
 from dreambooth_api.job import Lora
-from dreambooth_trainer.family import StableDiffusion
 from dreambooth_trainer.faults import SpecFault
 from dreambooth_trainer.lora import WEIGHTS, add_adapters, save_adapters
+from dreambooth_trainer.stable_diffusion import StableDiffusion
 
 CPU = torch.device("cpu")
 
@@ -19,7 +19,7 @@ def test_diffusers_loads_what_was_trained_with_the_same_effect(examples: Path, t
     torch.manual_seed(0)
     family = StableDiffusion(examples / "base", CPU)
     untrained = family.encode_text(["a photo of sks robot"])
-    add_adapters(family.unet, family.text_encoder, lora)
+    add_adapters(family.unet, family.encoders, lora)
     with torch.no_grad():
         for part in (family.unet, family.text_encoder):
             for name, parameter in part.named_parameters():
@@ -29,7 +29,7 @@ def test_diffusers_loads_what_was_trained_with_the_same_effect(examples: Path, t
     text = family.encode_text(["a photo of sks robot"])
     with torch.no_grad():
         expected = family.unet(latents, steps, text).sample
-    save_adapters(tmp_path, family.unet, family.text_encoder)
+    save_adapters(tmp_path, family.pipeline, family.unet, family.encoders)
 
     pipeline = StableDiffusionPipeline.from_pretrained(examples / "base")
     pipeline.load_lora_weights(tmp_path)
@@ -43,7 +43,7 @@ def test_diffusers_loads_what_was_trained_with_the_same_effect(examples: Path, t
 
 def test_only_adapters_train(examples: Path) -> None:
     family = StableDiffusion(examples / "base", CPU)
-    add_adapters(family.unet, None, Lora(rank=4))
+    add_adapters(family.unet, {}, Lora(rank=4))
     trained = [name for name, p in family.unet.named_parameters() if p.requires_grad]
     assert trained
     assert all("lora" in name for name in trained)
@@ -52,18 +52,18 @@ def test_only_adapters_train(examples: Path) -> None:
 
 def test_the_file_states_its_settings(examples: Path, tmp_path: Path) -> None:
     family = StableDiffusion(examples / "base", CPU)
-    add_adapters(family.unet, None, Lora(rank=4, alpha=8))
-    save_adapters(tmp_path, family.unet, None)
+    add_adapters(family.unet, {}, Lora(rank=4, alpha=8))
+    save_adapters(tmp_path, family.pipeline, family.unet, {})
     with safe_open(tmp_path / WEIGHTS, framework="pt") as file:
         assert '"unet.lora_alpha": 8' in file.metadata()["lora_adapter_metadata"]
 
 
 def test_equal_adapters_are_equal_bytes_and_name_no_path(examples: Path, tmp_path: Path) -> None:
     family = StableDiffusion(examples / "base", CPU)
-    add_adapters(family.unet, family.text_encoder, Lora(rank=4))
+    add_adapters(family.unet, family.encoders, Lora(rank=4))
     written = set()
     for index in range(4):
-        save_adapters(tmp_path / str(index), family.unet, family.text_encoder)
+        save_adapters(tmp_path / str(index), family.pipeline, family.unet, family.encoders)
         written.add((tmp_path / str(index) / WEIGHTS).read_bytes())
     assert len(written) == 1
     assert str(examples).encode() not in written.pop()
@@ -72,4 +72,4 @@ def test_equal_adapters_are_equal_bytes_and_name_no_path(examples: Path, tmp_pat
 def test_targets_that_do_not_exist(examples: Path) -> None:
     family = StableDiffusion(examples / "base", CPU)
     with pytest.raises(SpecFault, match=r"method\.lora\.targets"):
-        add_adapters(family.unet, None, Lora(targets=["no_such_module"]))
+        add_adapters(family.unet, {}, Lora(targets=["no_such_module"]))

@@ -1,10 +1,16 @@
+import copy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from dreambooth_api.parse import parse_job_file
+from dreambooth_trainer.checkpoint import State, read_state, write_state
 from dreambooth_trainer.config import resolve
 from dreambooth_trainer.faults import SpecFault
-from dreambooth_trainer.optim import build_optimizer, rate_factor
+from dreambooth_trainer.optim import build_optimizer, rate_factor, set_rates
 from dreambooth_trainer.trainee import Trainee
 
 
@@ -14,7 +20,7 @@ def plan(small_job):
 
 
 def trainee() -> Trainee:
-    return Trainee(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4))
+    return Trainee(SimpleNamespace(unet=torch.nn.Linear(4, 4)), {"text_encoder": torch.nn.Linear(4, 4)})
 
 
 @pytest.mark.parametrize(
@@ -32,7 +38,7 @@ def test_rate_factor(kind: str, factors: dict[int, float]) -> None:
         assert rate_factor(kind, step, 10, warmup) == pytest.approx(factor)
 
 
-@pytest.mark.parametrize("name", ["AdamW", "Adafactor"])
+@pytest.mark.parametrize("name", ["AdamW", "Adafactor", "Prodigy"])
 def test_an_optimizer_trains_both_parts_at_their_own_rates(plan, name: str) -> None:
     model = trainee()
     before = [p.detach().clone() for p in model.parameters()]
@@ -43,9 +49,54 @@ def test_an_optimizer_trains_both_parts_at_their_own_rates(plan, name: str) -> N
     assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
-def test_a_package_that_is_not_installed_is_named(plan) -> None:
-    with pytest.raises(SpecFault, match="prodigyopt"):
+def steps_of(model: Trainee, optimizer: torch.optim.Optimizer, numbers: range) -> None:
+    for number in numbers:
+        torch.manual_seed(number)
+        optimizer.zero_grad()
+        model.get_submodule("text_encoder")(model.unet(torch.randn(8, 4))).square().mean().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("name", ["AdamW", "Adafactor", "Prodigy"])
+def test_resumed_from_a_checkpoint_is_equal_to_uninterrupted(plan, tmp_path: Path, name: str) -> None:
+    torch.manual_seed(0)
+    straight = trainee()
+    cut = copy.deepcopy(straight)
+    settled = plan(optimizer=name)
+    steps_of(straight, build_optimizer(straight, settled), range(6))
+    optimizer = build_optimizer(cut, settled)
+    steps_of(cut, optimizer, range(3))
+    write_state(State(3, 3, "f", 1, dict(cut.trainable()), optimizer.state_dict()), tmp_path / "state")
+    state, resumed = read_state(tmp_path / "state"), trainee()
+    with torch.no_grad():
+        for parameter_name, parameter in resumed.trainable().items():
+            parameter.copy_(state.weights[parameter_name])
+    optimizer = build_optimizer(resumed, settled)
+    optimizer.load_state_dict(state.optimizer)
+    steps_of(resumed, optimizer, range(3, 6))
+    assert resumed.digest() == straight.digest() != cut.digest()
+
+
+def test_a_package_that_is_not_installed_is_named(plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prodigyopt", None)
+    with pytest.raises(SpecFault, match="needs the package prodigyopt"):
         build_optimizer(trainee(), plan(optimizer="Prodigy"))
+
+
+def test_adamw8bit_without_a_gpu_says_what_to_do(small_job) -> None:
+    spec = parse_job_file(small_job(training={"optimizer": "AdamW8bit"}, topology={"gpusPerNode": 1})).spec
+    with pytest.raises(SpecFault, match="needs a GPU, and none is visible: choose another"):
+        build_optimizer(trainee(), resolve(spec, 32, "cpu"))
+
+
+def test_a_learned_token_has_a_rate_of_its_own(plan) -> None:
+    model = trainee()
+    model.get_submodule("text_encoder").learned = torch.nn.Parameter(torch.zeros(4))
+    settled = plan(learningRate=0.1, textEncoderLearningRate=0.01, tokenLearningRate=0.5)
+    assert [len(g["params"]) for g in build_optimizer(model, settled).param_groups] == [2, 2, 1]
+    optimizer = build_optimizer(model, settled)
+    set_rates(optimizer, 0.5)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.005, 0.25]
 
 
 def test_what_is_frozen_has_no_group(plan) -> None:

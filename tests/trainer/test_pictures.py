@@ -140,7 +140,7 @@ def test_bad_pictures_are_refused_by_name(tmp_path: Path, name: str) -> None:
 
 
 def test_no_pictures(tmp_path: Path) -> None:
-    (tmp_path / "captions.txt").write_text("words")
+    (tmp_path / "readme.txt").write_text("words")
     (tmp_path / ".hidden.png").write_bytes(b"")
     with pytest.raises(DatasetNotFound):
         load_pictures(tmp_path, 32, 0)
@@ -170,3 +170,60 @@ def test_sheet_has_rows_of_columns() -> None:
     assert page.size == (8, 8)
     assert page.getpixel((5, 1)) == BLUE
     assert page.getpixel((1, 5)) == RED
+
+
+def with_files(folder: Path, **texts: str) -> Path:
+    for name in ("1.png", "2.png"):
+        saved(halves(), folder / name)
+    for stem, text in texts.items():
+        (folder / f"{stem.strip('_')}.txt").write_text(text)
+    return folder
+
+
+def test_captions_and_masks_belong_to_the_picture_beside_them(tmp_path: Path) -> None:
+    with_files(tmp_path, _2=" a drawing of\n{identifier}  ")
+    before = load_pictures(tmp_path, 32, 0)
+    mask = Image.new("L", (64, 64))
+    mask.paste(255, (0, 0, 64, 32))
+    saved(mask, tmp_path / "1.mask.png")
+    first, second = load_pictures(tmp_path, 32, 0).train
+    assert (first.caption, second.caption) == (None, "a drawing of {identifier}")
+    assert (second.mask, first.mask.size) == (None, (32, 32))
+    assert first.mask.getpixel((3, 3)) == 255
+    assert first.mask.getpixel((3, 28)) == 0
+    digests = {before.digest, load_pictures(tmp_path, 32, 0).digest}
+    (tmp_path / "2.txt").write_text("another caption")
+    assert len(digests | {load_pictures(tmp_path, 32, 0).digest}) == 3
+
+
+def test_the_cut_is_known(tmp_path: Path) -> None:
+    saved(halves(300, 100), tmp_path / "1.png")
+    (picture,) = load_pictures(tmp_path, 32, 0).train
+    assert (picture.original, picture.cut) == ((100, 300), (0, 32))
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("1.txt", lambda p: p.write_bytes(b"\xff\xfe\x00"), "UTF-8"),
+        ("1.txt", lambda p: p.write_text("  \n"), "1 to 1000 characters"),
+        ("1.txt", lambda p: p.write_text("a" * 1001), "1 to 1000 characters"),
+        ("1.mask.png", lambda p: saved(Image.new("L", (32, 64), 255), p), "32×64, but 1.png has 64×64"),
+        ("1.mask.png", lambda p: saved(Image.new("L", (64, 64), 0), p), "nothing of it is white"),
+        ("1.mask.png", text, "not a PNG"),
+        ("3.mask.png", lambda p: saved(Image.new("L", (64, 64), 255), p), "no picture 3"),
+    ],
+)
+def test_bad_captions_and_masks_are_refused_by_name(tmp_path: Path, name: str, make, message: str) -> None:
+    with_files(tmp_path)
+    make(tmp_path / name)
+    with pytest.raises(DatasetInvalid, match=message) as caught:
+        load_pictures(tmp_path, 32, 0)
+    assert str(caught.value).startswith(name)
+
+
+def test_two_pictures_never_share_a_caption(tmp_path: Path) -> None:
+    with_files(tmp_path, _1="words")
+    saved(halves(), tmp_path / "1.jpg")
+    with pytest.raises(DatasetInvalid, match=r"would share 1\.txt"):
+        load_pictures(tmp_path, 32, 0)

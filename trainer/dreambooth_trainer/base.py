@@ -7,6 +7,11 @@ from dreambooth_trainer.faults import BaseModelInvalid
 from dreambooth_trainer.manifests import describe
 
 PARTS = ("unet", "text_encoder", "vae", "tokenizer", "scheduler")
+# diffusers' pipeline → family, and the parts that it needs.
+FAMILIES = {
+    "StableDiffusionPipeline": ("sd", PARTS),
+    "StableDiffusionXLPipeline": ("sdxl", (*PARTS, "text_encoder_2", "tokenizer_2")),
+}
 MODEL_FILES = ("*.json", "*.txt", "*.safetensors")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
@@ -23,7 +28,7 @@ def check_base(folder: Path, parts: tuple[str, ...]) -> None:
         inner = folder / part
         if not inner.is_dir() or not any(inner.iterdir()):
             raise BaseModelInvalid(f"baseModel: part {part!r} is missing")
-        if part in ("tokenizer", "scheduler"):
+        if part == "scheduler" or part.startswith("tokenizer"):
             continue
         if not (inner / "config.json").is_file():
             raise BaseModelInvalid(f"baseModel: {part}/config.json is missing")
@@ -34,14 +39,23 @@ def check_base(folder: Path, parts: tuple[str, ...]) -> None:
 
 
 def check_family(folder: Path) -> None:
-    """Whether the base is whole and of this family; needs no torch. Raises BaseModelInvalid."""
+    """Whether the base is whole and of a family we know; needs no torch. Raises BaseModelInvalid."""
+    check_base(folder, _family(folder)[1])
+
+
+def family_name(folder: Path) -> str:
+    """`sd` or `sdxl`. Raises BaseModelInvalid."""
+    return _family(folder)[0]
+
+
+def _family(folder: Path) -> tuple[str, tuple[str, ...]]:
     try:
         kind = json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
     except (OSError, ValueError) as e:
         raise BaseModelInvalid(f"baseModel: model_index.json cannot be read: {e}") from e
-    if kind != "StableDiffusionPipeline":
-        raise BaseModelInvalid(f"baseModel: {kind} is not supported: Stable Diffusion 1.x and 2.x are")
-    check_base(folder, PARTS)
+    if kind not in FAMILIES:
+        raise BaseModelInvalid(f"baseModel: {kind} is not supported: Stable Diffusion 1.x, 2.x and XL are")
+    return FAMILIES[kind]
 
 
 def native_resolution(folder: Path) -> int:

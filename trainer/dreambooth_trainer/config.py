@@ -3,10 +3,14 @@
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from dreambooth_api.job import DreamBoothJobSpec, MethodType, Optimizer, Precision
 from dreambooth_api.parse import fill_prompt
 from dreambooth_trainer.faults import SpecFault
+
+if TYPE_CHECKING:
+    from dreambooth_trainer.pictures import Picture
 
 
 @dataclass(frozen=True)
@@ -17,6 +21,7 @@ class Plan:
     steps: int
     learning_rate: float
     text_encoder_learning_rate: float
+    token_learning_rate: float
     resolution: int
     precision: str
     device: str
@@ -41,6 +46,10 @@ class Plan:
     def instance_prompt(self) -> str:
         """The caption of the subject's pictures."""
         return filled(self.spec, self.spec.subject.prompt)
+
+    def caption(self, picture: "Picture") -> str:
+        """What a picture is trained with: the caption beside it, filled in, or the subject's prompt."""
+        return filled(self.spec, picture.caption) if picture.caption else self.instance_prompt
 
     @property
     def class_prompt(self) -> str:
@@ -70,15 +79,34 @@ def without_identifier(spec: DreamBoothJobSpec, template: str) -> str:
     return " ".join(word for word in words if word.strip(".,;:!?\"'") != spec.subject.identifier)
 
 
-def resolve(spec: DreamBoothJobSpec, native_resolution: int, device: str, bf16: bool = False) -> Plan:
-    """Decide what `spec` leaves open, for a base of `native_resolution` pixels on `device` ("cpu" or "cuda").
+# (family, method) → rates of U-Net, text encoders and learned token, steps. The text encoders of SDXL are trained
+# slowly, as in diffusers' own scripts; its whole U-Net as OneTrainer does; Adafactor's rate is kohya's.
+_DEFAULTS = {
+    ("sd", MethodType.LORA): (1e-4, 1e-4, 1e-3, 500),
+    ("sd", MethodType.FULL): (2e-6, 2e-6, 1e-3, 800),
+    ("sdxl", MethodType.LORA): (1e-4, 5e-6, 1e-3, 500),
+    ("sdxl", MethodType.FULL): (3e-6, 3e-6, 1e-3, 800),
+}
+_SDXL_FULL_ADAFACTOR = 4e-7
+
+
+def resolve(
+    spec: DreamBoothJobSpec, native_resolution: int, device: str, bf16: bool = False, family: str = "sd"
+) -> Plan:
+    """Decide what `spec` leaves open, for a base of `family` and `native_resolution` pixels on `device` (cpu or cuda).
 
     `bf16` says whether the GPU computes in bf16. Raises SpecFault for what this device cannot do.
     """
     training, method = spec.training, spec.method.type
-    prodigy = training.optimizer == Optimizer.PRODIGY
-    default_rate = 1.0 if prodigy else {MethodType.LORA: 1e-4, MethodType.FULL: 2e-6}[method]
-    rate = training.learning_rate or default_rate
+    rate, text_rate, token_rate, steps = _DEFAULTS[family, method]
+    if training.optimizer == Optimizer.PRODIGY:
+        rate = text_rate = token_rate = 1.0
+    elif training.optimizer == Optimizer.ADAFACTOR and (family, method) == ("sdxl", MethodType.FULL):
+        rate = text_rate = _SDXL_FULL_ADAFACTOR
+    if training.learning_rate:
+        # Who names one rate means it; only where the text encoders' own default is lower it stays a bound.
+        text_rate = min(training.learning_rate, text_rate) if text_rate < rate else training.learning_rate
+        rate = training.learning_rate
     precision = training.precision
     if precision == Precision.AUTO:
         precision = Precision.BF16 if device == "cuda" and bf16 else Precision.FP32
@@ -86,9 +114,10 @@ def resolve(spec: DreamBoothJobSpec, native_resolution: int, device: str, bf16: 
         raise SpecFault("training.precision: fp16 needs a GPU; use bf16, fp32 or auto on the CPU")
     return Plan(
         spec=spec,
-        steps=training.steps or {MethodType.LORA: 500, MethodType.FULL: 800}[method],
+        steps=training.steps or steps,
         learning_rate=rate,
-        text_encoder_learning_rate=training.text_encoder_learning_rate or rate,
+        text_encoder_learning_rate=training.text_encoder_learning_rate or text_rate,
+        token_learning_rate=training.token_learning_rate or token_rate,
         resolution=training.resolution or native_resolution,
         precision={Precision.FP32: "no"}.get(precision, precision.value),
         device=device,
@@ -99,8 +128,6 @@ def resolve(spec: DreamBoothJobSpec, native_resolution: int, device: str, bf16: 
 
 def check_spec(spec: DreamBoothJobSpec) -> None:
     """Refuse what this release cannot do, rather than ignoring it. Raises SpecFault."""
-    if spec.method.learn_token:
-        raise SpecFault("method.learnToken: learning a token is not supported yet; set it to false")
     gate = spec.publish.gate
     clip, dino = spec.scoring.clip is not None, spec.scoring.dino is not None
     if (gate.clip_i is not None or gate.clip_t is not None) and not clip:

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from dreambooth_trainer.config import Plan
-from dreambooth_trainer.family import StableDiffusion
+from dreambooth_trainer.family import Family
+from dreambooth_trainer.pictures import Picture
 from dreambooth_trainer.stream import CLASS, SUBJECT, Draw, draw, first_index
 
 
@@ -33,7 +35,7 @@ class Latents:
         return self.mean[which] + self.deviation[which] * drawn.latent
 
 
-def encode(family: StableDiffusion, images: Sequence[Image.Image], flip: bool) -> Latents:
+def encode(family: Family, images: Sequence[Image.Image], flip: bool) -> Latents:
     """Encode pictures, and their mirror images where they are used: a VAE is not exactly symmetric."""
     means, deviations = [], []
     for mirrored in (False, True) if flip else (False,):
@@ -52,6 +54,57 @@ class Batch:
     timesteps: Tensor
     subjects: int
     names: list[str]
+    # Sample i has caption `rows[i]` of the dataset's, and the micro-conditioning `sizes[i]` (N, 6).
+    rows: list[int]
+    sizes: Tensor
+    # How much each place of a latent counts, (N, h, w); None: all alike.
+    masks: Tensor | None
+
+
+@dataclass(frozen=True)
+class Source:
+    """Pictures as they are trained on; item i of each list belongs to picture i of `latents`."""
+
+    latents: Latents
+    names: list[str]
+    # Places of the captions among the run's.
+    rows: list[int]
+    # Original height and width, top and left of the cut, target height and width, pixels.
+    sizes: list[tuple[int, int, int, int, int, int]]
+    # How much each place of a latent counts, (N, h, w) of mean 1; None: all alike.
+    masks: Tensor | None = None
+
+
+def subject_source(family: Family, pictures: Sequence[Picture], plan: Plan, captions: Sequence[str]) -> Source:
+    """The subject's pictures, each with its own caption of `captions`, size and mask."""
+    latents = encode(family, [picture.image for picture in pictures], plan.spec.training.flip)
+    side = plan.resolution
+    masks = None
+    if any(picture.mask is not None for picture in pictures):
+        masks = torch.stack([mask_weights(picture.mask, latents.shape[1:]) for picture in pictures])
+    return Source(
+        latents,
+        [picture.name for picture in pictures],
+        [captions.index(plan.caption(picture)) for picture in pictures],
+        [(*picture.original, *picture.cut, side, side) for picture in pictures],
+        masks,
+    )
+
+
+def class_source(latents: Latents, side: int, row: int) -> Source:
+    """Class images of `side` pixels, whose caption is `row`; no mask holds for them."""
+    count = len(latents)
+    names = [f"class image {index}" for index in range(count)]
+    return Source(latents, names, [row] * count, [(side, side, 0, 0, side, side)] * count)
+
+
+def mask_weights(mask: Image.Image | None, shape: tuple[int, ...]) -> Tensor:
+    """Weights (h, w) of mean 1: white counts fully, black not at all; all alike without a mask."""
+    if mask is None:
+        return torch.ones(shape)
+    small = mask.convert("F").resize((shape[1], shape[0]), Image.Resampling.BOX)
+    weights = torch.from_numpy(np.array(small, dtype=np.float32))
+    return weights / weights.mean()
 
 
 @dataclass(frozen=True)
@@ -59,9 +112,8 @@ class Dataset:
     """All that is learnt from, and the stream through it."""
 
     plan: Plan
-    subject: Latents
-    subject_names: list[str]
-    prior: Latents | None
+    subject: Source
+    prior: Source | None
     timesteps: int
 
     @property
@@ -72,34 +124,47 @@ class Dataset:
     def batch(self, samples_done: int, micro: int, rank: int, world: int) -> Batch:
         """The batch of `rank` in micro-step `micro` of the step that begins after `samples_done` samples."""
         first = first_index(samples_done, micro, rank, world, self.plan.batch)
-        latents, noise, timesteps, names = [], [], [], []
-        for kind, source in ((SUBJECT, self.subject), (CLASS, self.prior)):
-            if source is None:
-                continue
-            for index in range(first, first + self.plan.batch):
-                drawn = self._draw(kind, index, source)
-                latents.append(source.sample(drawn))
-                noise.append(drawn.noise)
-                timesteps.append(drawn.timestep)
-                name = self.subject_names[drawn.picture] if kind == SUBJECT else f"class image {drawn.picture}"
-                names.append(f"{name} (sample {index}, timestep {drawn.timestep})")
-        device = self.plan.device
+        drawn = [
+            (source, self._draw(kind, index, source.latents))
+            for kind, source in ((SUBJECT, self.subject), (CLASS, self.prior))
+            if source is not None
+            for index in range(first, first + self.plan.batch)
+        ]
+
+        def moved(values: Tensor) -> Tensor:
+            return values.to(self.plan.device, non_blocking=True)
+
         return Batch(
-            torch.stack(latents).to(device, non_blocking=True),
-            torch.stack(noise).to(device, non_blocking=True),
-            torch.tensor(timesteps).to(device, non_blocking=True),
-            self.plan.batch,
-            names,
+            latents=moved(torch.stack([source.latents.sample(d) for source, d in drawn])),
+            noise=moved(torch.stack([d.noise for _, d in drawn])),
+            timesteps=moved(torch.tensor([d.timestep for _, d in drawn])),
+            subjects=self.plan.batch,
+            names=[f"{s.names[d.picture]} (sample {d.index}, timestep {d.timestep})" for s, d in drawn],
+            rows=[source.rows[d.picture] for source, d in drawn],
+            sizes=moved(torch.tensor([source.sizes[d.picture] for source, d in drawn])),
+            masks=moved(torch.stack([_mask(source, d) for source, d in drawn])) if self._masked else None,
         )
 
-    def _draw(self, kind: str, index: int, source: Latents) -> Draw:
+    @property
+    def _masked(self) -> bool:
+        return self.subject.masks is not None
+
+    def _draw(self, kind: str, index: int, latents: Latents) -> Draw:
         training = self.plan.spec.training
         return draw(
             kind,
             training.seed,
             index,
-            pictures=len(source),
-            shape=source.shape,
+            pictures=len(latents),
+            shape=latents.shape,
             timesteps=self.timesteps,
             flip=training.flip,
         )
+
+
+def _mask(source: Source, drawn: Draw) -> Tensor:
+    """The weights (h, w) of one sample, mirrored as its picture is."""
+    if source.masks is None:
+        return torch.ones(source.latents.shape[1:])
+    mask = source.masks[drawn.picture]
+    return mask.flip(-1) if drawn.flip else mask

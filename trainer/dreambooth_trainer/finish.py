@@ -25,6 +25,7 @@ def params_of(session: Session, prepared: Prepared) -> dict[str, str]:
         "steps": plan.steps,
         "learning_rate": plan.learning_rate,
         "text_encoder_learning_rate": plan.text_encoder_learning_rate,
+        "token_learning_rate": plan.token_learning_rate,
         "resolution": plan.resolution,
         "precision": "fp32" if plan.precision == "no" else plan.precision,
         "device": plan.device,

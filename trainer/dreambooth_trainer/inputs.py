@@ -21,14 +21,14 @@ from dreambooth_trainer.faults import (
     StoreRefused,
     TrainerFault,
 )
-from dreambooth_trainer.pictures import is_picture_name
+from dreambooth_trainer.pictures import is_dataset_name
 from dreambooth_trainer.store import S3Store
 
 
 def fetch_pictures(ctx: Context) -> Path:
     """The folder with the subject's pictures. Raises DatasetNotFound."""
     uri = ctx.spec.subject.images.uri
-    folder = _folder(ctx, uri, None, is_picture_name, DatasetNotFound, "subject.images")
+    folder = _folder(ctx, uri, None, is_dataset_name, DatasetNotFound, "subject.images")
     if not folder.is_dir():
         raise DatasetNotFound(f"subject.images: there is no folder {uri}")
     return folder

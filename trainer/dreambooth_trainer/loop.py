@@ -147,20 +147,21 @@ def take_step(session: Session) -> list[Trace]:
     # What a model may draw by itself (dropout) follows from the step too, so that a resumed run draws the same.
     torch.manual_seed(seed_of("step", training.seed, session.step, session.world.rank))
     factor = optim.rate_factor(training.lr_scheduler, session.step, plan.steps, training.warmup_steps)
-    optim.set_rates(session.optimizer, _base_rates(session), factor)
+    optim.set_rates(session.optimizer, factor)
     traces = []
     for micro in range(training.gradient_accumulation):
         batch = session.data.batch(session.samples, micro, session.world.rank, session.world.size)
         noisy = session.family.add_noise(batch.latents, batch.noise, batch.timesteps)
         target = session.family.target(batch.latents, batch.noise, batch.timesteps)
         with accelerator.accumulate(session.model):
-            prediction = session.model(noisy, batch.timesteps, session.text)
+            prediction = session.model(noisy, batch.timesteps, session.text, batch.rows, batch.sizes)
             loss = dreambooth_loss(
                 prediction,
                 target,
                 subjects=batch.subjects,
                 prior_weight=plan.spec.prior.weight,
                 weights=_snr_weights(session, batch.timesteps),
+                masks=batch.masks,
             )
             accelerator.backward(loss.total)
             if accelerator.sync_gradients:
@@ -173,12 +174,6 @@ def take_step(session: Session) -> list[Trace]:
     if session.ema:
         session.ema.update(session.trainee.trainable(), session.step)
     return traces
-
-
-def _base_rates(session: Session) -> list[float]:
-    plan = session.plan
-    rates = [plan.learning_rate, plan.text_encoder_learning_rate]
-    return rates[: len(session.optimizer.param_groups)]
 
 
 def _snr_weights(session: Session, timesteps: Tensor) -> Tensor | None:

@@ -1,6 +1,7 @@
 """Low-rank adapters on U-Net and text encoder, through peft as diffusers uses it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -13,14 +14,14 @@ WEIGHTS = "pytorch_lora_weights.safetensors"
 TEXT_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 
 
-def add_adapters(unet: nn.Module, text_encoder: nn.Module | None, lora: Lora) -> None:
-    """Put adapters on the U-Net and, if given, the text encoder. Raises SpecFault for targets that do not exist."""
+def add_adapters(unet: nn.Module, encoders: Mapping[str, nn.Module], lora: Lora) -> None:
+    """Put adapters on the U-Net and the given text encoders. Raises SpecFault for targets that do not exist."""
     try:
         unet.add_adapter(_config(lora, list(lora.targets)))  # type: ignore[operator]
     except ValueError as e:
         raise SpecFault(f"method.lora.targets: {str(e).splitlines()[0][:300]}") from e
-    if text_encoder is not None:
-        text_encoder.add_adapter(_config(lora, TEXT_TARGETS))  # type: ignore[operator]
+    for encoder in encoders.values():
+        encoder.add_adapter(_config(lora, TEXT_TARGETS))  # type: ignore[operator]
 
 
 def _config(lora: Lora, targets: list[str]):
@@ -36,24 +37,24 @@ def _config(lora: Lora, targets: list[str]):
     )
 
 
-def save_adapters(folder: Path, unet: nn.Module, text_encoder: nn.Module | None) -> None:
-    """Write the adapters as `pytorch_lora_weights.safetensors`, which any pipeline of diffusers loads.
+def save_adapters(folder: Path, pipeline: str, unet: nn.Module, encoders: Mapping[str, nn.Module]) -> None:
+    """Write the adapters as `pytorch_lora_weights.safetensors`, which diffusers' `pipeline` loads.
 
     The settings go into the file's metadata: without them a loader takes alpha for rank, and the effect changes.
     """
-    from diffusers import StableDiffusionPipeline
+    import diffusers
     from diffusers.training_utils import _collate_lora_metadata
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
 
     def layers(module: nn.Module) -> dict[str, Tensor]:
-        return convert_state_dict_to_diffusers(get_peft_model_state_dict(module))
+        # The base's embeddings never are part of an adapter.
+        return convert_state_dict_to_diffusers(get_peft_model_state_dict(module, save_embedding_layers=False))
 
-    modules = {"unet": unet} | ({"text_encoder": text_encoder} if text_encoder is not None else {})
-    StableDiffusionPipeline.save_lora_weights(
+    modules = {"unet": unet, **encoders}
+    getattr(diffusers, pipeline).save_lora_weights(
         folder,
-        unet_lora_layers=layers(unet),
-        text_encoder_lora_layers=layers(text_encoder) if text_encoder is not None else None,
+        **{f"{name}_lora_layers": layers(module) for name, module in modules.items()},
         safe_serialization=True,
         **_collate_lora_metadata(modules),
     )

@@ -31,14 +31,23 @@ def min_snr_weights(alphas_cumprod: Tensor, timesteps: Tensor, gamma: float, pre
 
 
 def dreambooth_loss(
-    prediction: Tensor, target: Tensor, *, subjects: int, prior_weight: float, weights: Tensor | None = None
+    prediction: Tensor,
+    target: Tensor,
+    *,
+    subjects: int,
+    prior_weight: float,
+    weights: Tensor | None = None,
+    masks: Tensor | None = None,
 ) -> Loss:
     """The loss of a batch whose first `subjects` samples are the subject's and whose others are of the class.
 
     `weights` (N,) are per sample, over both parts: each part is weighted with its own samples' weights before it is
-    averaged (diffusers multiplied 2B weights with B losses). Computed in float32.
+    averaged (diffusers multiplied 2B weights with B losses). `masks` (N, h, w), of mean 1, weigh the places of a
+    latent. Computed in float32.
     """
     squares = (prediction.float() - target.float()).square()
+    if masks is not None:
+        squares = squares * masks.unsqueeze(1)
     per_sample = squares.flatten(1).mean(1)
     if weights is not None:
         per_sample = per_sample * weights

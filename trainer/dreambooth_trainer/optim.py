@@ -7,6 +7,7 @@ import torch
 from dreambooth_api.job import Optimizer
 from dreambooth_trainer.config import Plan
 from dreambooth_trainer.faults import SpecFault
+from dreambooth_trainer.token import ROW
 from dreambooth_trainer.trainee import Trainee
 
 
@@ -25,18 +26,26 @@ def rate_factor(kind: str, step: int, steps: int, warmup: int) -> float:
 
 
 def build_optimizer(trainee: Trainee, plan: Plan) -> torch.optim.Optimizer:
-    """The optimizer, with U-Net and text encoder in groups of their own. Raises SpecFault when it is not installed."""
-    named = sorted(trainee.trainable().items())
-    groups = [
-        {"params": [p for n, p in named if n.startswith(prefix)], "lr": rate}
-        for prefix, rate in (("unet.", plan.learning_rate), ("text_encoder.", plan.text_encoder_learning_rate))
-    ]
-    groups = [group for group in groups if group["params"]]
+    """The optimizer: U-Net, text encoders and learned token in groups of their own.
+
+    Raises SpecFault when it is not installed or needs another machine.
+    """
+    parts: dict[str, list[torch.nn.Parameter]] = {"unet": [], "text": [], "token": []}
+    for name, parameter in sorted(trainee.trainable().items()):
+        kind = "token" if name.endswith(f".{ROW}") else "unet" if name.startswith("unet.") else "text"
+        parts[kind].append(parameter)
+    rates = {
+        "unet": plan.learning_rate, "text": plan.text_encoder_learning_rate, "token": plan.token_learning_rate
+    }  # fmt: skip
+    # `base` is what a schedule multiplies.
+    groups = [{"params": parts[kind], "lr": rate, "base": rate} for kind, rate in rates.items() if parts[kind]]
     decay = plan.spec.training.weight_decay
     match plan.spec.training.optimizer:
         case Optimizer.ADAMW:
             return torch.optim.AdamW(groups, weight_decay=decay, fused=True)
         case Optimizer.ADAMW_8BIT:
+            if plan.device == "cpu":
+                raise SpecFault("training.optimizer: AdamW8bit needs a GPU, and none is visible: choose another")
             return _imported("bitsandbytes", "bitsandbytes.optim", "AdamW8bit")(groups, weight_decay=decay)
         case Optimizer.PRODIGY:
             # The safeguard suits a warm-up, where the estimate of the distance would run away.
@@ -50,10 +59,10 @@ def build_optimizer(trainee: Trainee, plan: Plan) -> torch.optim.Optimizer:
     raise SpecFault(f"training.optimizer: {plan.spec.training.optimizer} is unknown")
 
 
-def set_rates(optimizer: torch.optim.Optimizer, bases: list[float], factor: float) -> None:
+def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Set each group's learning rate to its base times `factor`."""
-    for group, base in zip(optimizer.param_groups, bases, strict=True):
-        group["lr"] = base * factor
+    for group in optimizer.param_groups:
+        group["lr"] = group["base"] * factor
 
 
 def _imported(package: str, module: str, name: str):

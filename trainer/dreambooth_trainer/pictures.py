@@ -19,6 +19,8 @@ from dreambooth_trainer.faults import DatasetInvalid, DatasetNotFound
 from dreambooth_trainer.manifests import entry_of_file
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+CAPTION, MASK = ".txt", ".mask.png"
+MAX_CAPTION = 1000
 MIN_SIDE = 16
 # Above this Pillow suspects a decompression bomb.
 MAX_PIXELS = 89_000_000
@@ -32,6 +34,18 @@ class Picture:
 
     name: str
     image: Image.Image
+    # Its own caption, as a template; None: the subject's prompt.
+    caption: str | None = None
+    # Grey, resolution × resolution, cut as the picture is: white is what counts. None: everything counts.
+    mask: Image.Image | None = None
+    # Height and width before, top and left of the cut in the scaled picture, pixels.
+    original: tuple[int, int] = (0, 0)
+    cut: tuple[int, int] = (0, 0)
+
+    @property
+    def caption_name(self) -> str:
+        """The file that its caption is in."""
+        return Path(self.name).with_suffix(CAPTION).name
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,17 @@ class PictureSet:
 
 def is_picture_name(name: str) -> bool:
     """Whether a file name claims to be a picture; others beside (captions, read-me) are left alone."""
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    return name.lower().endswith(SUFFIXES) and not name.startswith(".") and not is_mask_name(name)
+
+
+def is_mask_name(name: str) -> bool:
+    """Whether a file name is a mask's: `robot1.mask.png` is that of `robot1.png`."""
+    return name.lower().endswith(MASK)
+
+
+def is_dataset_name(name: str) -> bool:
+    """Whether a file is part of a subject: a picture, a mask or a caption."""
+    return is_picture_name(name) or (not name.startswith(".") and (is_mask_name(name) or name.endswith(CAPTION)))
 
 
 def load_pictures(folder: Path, resolution: int, holdout: int) -> PictureSet:
@@ -66,10 +90,73 @@ def load_pictures(folder: Path, resolution: int, holdout: int) -> PictureSet:
             f"subject.holdout: {holdout} of {len(files)} pictures held out leaves none to train on; "
             "lower it or add pictures"
         )
-    digest = content_digest({p.name: entry_of_file(p).sha256 for p in files})
-    pictures = [Picture(p.name, fit(decode(p, resolution), resolution)) for p in files]
+    beside = [_beside(p) for p in files]
+    _check_beside(folder, files)
+    digest = content_digest({p.name: entry_of_file(p).sha256 for group in beside for p in group})
+    pictures = [_picture(p, resolution) for p in files]
     cut = len(pictures) - holdout
     return PictureSet(pictures[:cut], pictures[cut:], digest)
+
+
+def _beside(picture: Path) -> list[Path]:
+    """A picture's files: itself, and its caption and mask as far as they are there."""
+    others = picture.with_suffix(CAPTION), picture.with_suffix(MASK)
+    return [picture, *(path for path in others if path.is_file())]
+
+
+def _check_beside(folder: Path, pictures: list[Path]) -> None:
+    """Whether no two pictures claim one caption or mask, and no mask lacks its picture. Raises DatasetInvalid."""
+    stems: dict[str, str] = {}
+    for path in pictures:
+        other = stems.setdefault(path.stem, path.name)
+        if other != path.name and len(_beside(path)) > 1:
+            raise DatasetInvalid(f"{path.name} and {other} would share {_beside(path)[1].name}: rename one of them")
+    for path in sorted(folder.iterdir()):
+        stem = path.name[: -len(MASK)]
+        if is_mask_name(path.name) and not path.name.startswith(".") and stem not in stems:
+            raise DatasetInvalid(f"{path.name}: there is no picture {stem} beside it")
+
+
+def _picture(path: Path, resolution: int) -> Picture:
+    image = decode(path, resolution)
+    height, width = image.height, image.width
+    scale = resolution / min(height, width)
+    cut = (round((height * scale - resolution) / 2), round((width * scale - resolution) / 2))
+    mask = path.with_suffix(MASK)
+    return Picture(
+        path.name,
+        fit(image, resolution),
+        caption=_caption(path.with_suffix(CAPTION)),
+        mask=_mask(mask, path, resolution) if mask.is_file() else None,
+        original=(height, width),
+        cut=cut,
+    )
+
+
+def _caption(path: Path) -> str | None:
+    """The caption in `path`. Raises DatasetInvalid with its name."""
+    if not path.is_file():
+        return None
+    try:
+        text = " ".join(path.read_text(encoding="utf-8").split())
+    except UnicodeDecodeError as e:
+        raise DatasetInvalid(f"{path.name}: a caption must be UTF-8 text") from e
+    if not text or len(text) > MAX_CAPTION:
+        raise DatasetInvalid(f"{path.name}: a caption has 1 to {MAX_CAPTION} characters; remove the file to use none")
+    return text
+
+
+def _mask(path: Path, picture: Path, resolution: int) -> Image.Image:
+    """The mask in `path`, cut as its picture is. Raises DatasetInvalid with its name."""
+    mask, image = decode(path).convert("L"), decode(picture)
+    if mask.size != image.size:
+        raise DatasetInvalid(
+            f"{path.name}: {mask.width}×{mask.height}, but {picture.name} has {image.width}×{image.height}"
+        )
+    cut = ImageOps.fit(mask, (resolution, resolution), Image.Resampling.BOX)
+    if not np.asarray(cut).any():
+        raise DatasetInvalid(f"{path.name}: nothing of it is white inside the square that is trained on")
+    return cut
 
 
 def decode(path: Path, resolution: int = MIN_SIDE) -> Image.Image:

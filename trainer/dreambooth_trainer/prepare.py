@@ -15,16 +15,16 @@ from dreambooth_api.names import PREPARED
 from dreambooth_api.reasons import Phase
 from dreambooth_api.result import PrepareResult
 from dreambooth_trainer import inputs
-from dreambooth_trainer.base import base_digest, check_family, native_resolution
+from dreambooth_trainer.base import base_digest, check_family, family_name, native_resolution
 from dreambooth_trainer.config import Plan, check_spec, fingerprint, resolve
 from dreambooth_trainer.context import Context
-from dreambooth_trainer.faults import SpecFault
+from dreambooth_trainer.faults import DatasetInvalid, SpecFault
 from dreambooth_trainer.pictures import PictureSet, load_pictures
 from dreambooth_trainer.progress import Board, Console
 from dreambooth_trainer.store import Missing
 
 if TYPE_CHECKING:
-    from dreambooth_trainer.family import StableDiffusion
+    from dreambooth_trainer.family import Family
 
 
 @dataclass(frozen=True)
@@ -74,14 +74,21 @@ class Inputs:
         self.pictures: PictureSet = load_pictures(pictures, self.plan.resolution, ctx.spec.subject.holdout)
 
     @cached_property
-    def family(self) -> "StableDiffusion":
+    def family(self) -> "Family":
         """The base, loaded when first asked for."""
         import torch
 
-        from dreambooth_trainer.family import StableDiffusion
+        from dreambooth_trainer.family import open_family
 
-        family = StableDiffusion(self.base, torch.device(self.plan.device))
-        family.check_words(self.plan.instance_prompt, self.ctx.spec.subject.identifier)
+        family = open_family(self.base, torch.device(self.plan.device))
+        identifier = self.ctx.spec.subject.identifier
+        family.check_words(self.plan.instance_prompt, identifier)
+        for picture in self.pictures.train:
+            if picture.caption and not family.sees(identifier, self.plan.caption(picture)):
+                raise DatasetInvalid(
+                    f"{picture.caption_name}: the caption must name the subject, among the words that are read: write "
+                    "{identifier} in it"
+                )
         return family
 
 
@@ -94,7 +101,8 @@ def _plan(ctx: Context, base: Path) -> Plan:
     gpu = ctx.spec.topology.gpus_per_node > 0 and torch.cuda.is_available()
     if ctx.spec.topology.gpus_per_node > 0 and not gpu:
         print("no GPU is visible: training on the CPU (topology.gpusPerNode: 0 says so)", flush=True)
-    return resolve(ctx.spec, native_resolution(base), "cuda" if gpu else "cpu", gpu and torch.cuda.is_bf16_supported())
+    bf16 = gpu and torch.cuda.is_bf16_supported()
+    return resolve(ctx.spec, native_resolution(base), "cuda" if gpu else "cpu", bf16, family_name(base))
 
 
 def prepare(ctx: Context, board: Board, console: Console) -> PrepareResult:

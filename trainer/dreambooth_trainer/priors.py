@@ -17,7 +17,7 @@ from dreambooth_api.job import PriorStatus
 from dreambooth_api.names import MANIFEST
 from dreambooth_trainer.config import Plan
 from dreambooth_trainer.context import Context
-from dreambooth_trainer.family import StableDiffusion, batch_for
+from dreambooth_trainer.family import Family, batch_for
 from dreambooth_trainer.manifests import CorruptFolder, dump, entry_of, get_manifest
 from dreambooth_trainer.store import Store
 
@@ -69,7 +69,7 @@ def complete(
     ctx: Context,
     key: str,
     plan: Plan,
-    family: Callable[[], StableDiffusion],
+    family: Callable[[], Family],
     progress: Callable[[int, int], None] = lambda done, count: None,
 ) -> PriorStatus:
     """Draw what lacks, then commit. `family` is called only if something is to be drawn."""
@@ -89,7 +89,7 @@ def complete(
     return PriorStatus(uri=store.uri, images=count, reused=count - len(absent))
 
 
-def draw(family: StableDiffusion, plan: Plan, indices: list[int]) -> list[Image.Image]:
+def draw(family: Family, plan: Plan, indices: list[int]) -> list[Image.Image]:
     """Class images by index."""
     prior = plan.spec.prior
     return family.draw(

@@ -14,9 +14,10 @@ from dreambooth_api.job import ArtifactStatus, Scores
 from dreambooth_api.names import MODEL_CARD
 from dreambooth_trainer.config import Plan
 from dreambooth_trainer.context import Context
-from dreambooth_trainer.family import StableDiffusion
+from dreambooth_trainer.family import Family
 from dreambooth_trainer.lora import save_adapters
 from dreambooth_trainer.manifests import describe, put_folder
+from dreambooth_trainer.token import ROW, save_token
 from dreambooth_trainer.trainee import Trainee
 
 
@@ -31,7 +32,7 @@ class Made:
     step: int
 
 
-def publish(ctx: Context, plan: Plan, family: StableDiffusion, trainee: Trainee, made: Made) -> ArtifactStatus:
+def publish(ctx: Context, plan: Plan, family: Family, trainee: Trainee, made: Made) -> ArtifactStatus:
     """Write the artifact below models/<namespace>/<name>/<digest>/, its manifest last."""
     folder = ctx.work / "artifact"
     shutil.rmtree(folder, ignore_errors=True)
@@ -45,16 +46,19 @@ def publish(ctx: Context, plan: Plan, family: StableDiffusion, trainee: Trainee,
     return ArtifactStatus(uri=store.uri, digest=digest, bytes=manifest.total_bytes)
 
 
-def write_weights(folder: Path, plan: Plan, family: StableDiffusion, trainee: Trainee) -> None:
-    """Adapters as one file, or whole parts as folders; safetensors only."""
+def write_weights(folder: Path, plan: Plan, family: Family, trainee: Trainee) -> None:
+    """Adapters as one file, or whole parts as folders, and a learned token; safetensors only."""
+    method = plan.spec.method
+    if method.learn_token:
+        save_token(folder, plan.spec.subject.identifier, trainee.encoders)
+    trained = trainee.encoders if method.train_text_encoder else {}
     if not plan.full:
-        save_adapters(folder, trainee.unet, trainee.text_encoder)
+        save_adapters(folder, family.pipeline, trainee.unet, trained)
         return
-    for name, module in (("unet", trainee.unet), ("text_encoder", trainee.text_encoder)):
-        if module is not None:
-            dtype = stored_dtype(family.folder / name)
-            module.to(dtype).save_pretrained(folder / name, safe_serialization=True)  # type: ignore[operator]
-            module.to(torch.float32)
+    for name, module in {"unet": trainee.unet, **trained}.items():
+        dtype = stored_dtype(family.folder / name)
+        weights = {key: value.to(dtype) for key, value in module.state_dict().items() if not key.endswith(f".{ROW}")}
+        module.save_pretrained(folder / name, state_dict=weights, safe_serialization=True)  # type: ignore[operator]
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
@@ -65,7 +69,7 @@ def stored_dtype(folder: Path) -> torch.dtype:
         return file.get_tensor(next(iter(file.keys()))).dtype
 
 
-def card_of(ctx: Context, plan: Plan, family: StableDiffusion, made: Made) -> ModelCard:
+def card_of(ctx: Context, plan: Plan, family: Family, made: Made) -> ModelCard:
     """All that a server must know."""
     spec = plan.spec
     return ModelCard(
@@ -79,6 +83,7 @@ def card_of(ctx: Context, plan: Plan, family: StableDiffusion, made: Made) -> Mo
         method=spec.method.type,
         lora=None if plan.full else spec.method.lora,
         train_text_encoder=spec.method.train_text_encoder,
+        learned_token=spec.method.learn_token,
         identifier=spec.subject.identifier,
         class_name=spec.subject.class_name,
         prompt=plan.instance_prompt,

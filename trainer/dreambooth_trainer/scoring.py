@@ -15,7 +15,7 @@ from torch.nn.functional import normalize
 
 from dreambooth_api.job import Gate, Scores
 from dreambooth_trainer.config import Plan
-from dreambooth_trainer.family import StableDiffusion
+from dreambooth_trainer.family import Family
 from dreambooth_trainer.faults import SpecFault
 
 # Plain pictures of the class, for PRES and DIV.
@@ -36,7 +36,7 @@ class Drawn:
 Measures = dict[str, float]
 
 
-def draw(family: StableDiffusion, plan: Plan) -> Drawn:
+def draw(family: Family, plan: Plan) -> Drawn:
     """The validation prompts and plain class pictures, with fixed seeds: the same noise before and after training."""
     validation, each = plan.spec.validation, plan.spec.validation.images
     prompts = [prompt for prompt in plan.validation_prompts for _ in range(each)]

@@ -14,7 +14,7 @@ from dreambooth_trainer.config import Plan, fingerprint
 from dreambooth_trainer.context import Context
 from dreambooth_trainer.dataset import Dataset
 from dreambooth_trainer.distributed import World
-from dreambooth_trainer.family import StableDiffusion
+from dreambooth_trainer.family import Family
 from dreambooth_trainer.faults import CheckpointsCorrupt, DatasetInvalid
 from dreambooth_trainer.manifests import CorruptFolder
 from dreambooth_trainer.prepare import Inputs, Prepared
@@ -30,7 +30,7 @@ class Session:
     ctx: Context
     plan: Plan
     world: World
-    family: StableDiffusion
+    family: Family
     data: Dataset
     # A row per caption: token ids when the text encoder trains, else hidden states.
     text: Tensor
@@ -43,6 +43,8 @@ class Session:
     step: int = 0
     samples: int = 0
     resumed: bool = False
+    # Seconds in which samples were waited for since the last report.
+    waited: float = 0.0
     # Numbers of before the resume that MLflow has not taken yet.
     unsent: list[Entry] = field(default_factory=list)
 
@@ -79,11 +81,10 @@ def check_unchanged(prepared: Prepared, got: Inputs) -> None:
 def begin(ctx: Context, got: Inputs, prepared: Prepared, world: World, console: Console) -> Session:
     """Cache what is fixed, make the model trainable, and go back to the newest checkpoint."""
     plan, family = got.plan, got.family
-    data = _data(ctx, got, prepared, world)
+    data, captions = _data(ctx, got, prepared, world)
     family.park_vae()
     model = trainee.build(family, plan)
-    captions = [plan.instance_prompt, *([plan.class_prompt] if plan.with_prior else [])]
-    text = family.token_ids(captions) if model.text_encoder is not None else family.encode_text(captions)
+    text = model.read(captions)
     optimizer = optim.build_optimizer(model, plan)
     ema = Ema(model.trainable(), plan.spec.training.ema) if plan.spec.training.ema and world.leads else None
     accelerator = _accelerator(plan)
@@ -103,24 +104,22 @@ def begin(ctx: Context, got: Inputs, prepared: Prepared, world: World, console: 
     )
     _resume(session, console)
     if plan.spec.training.compile:
-        model.unet.compile()
+        trainee.compile_unet(model, plan)
     session.model, session.optimizer = accelerator.prepare(model, optimizer)
     return session
 
 
-def _data(ctx: Context, got: Inputs, prepared: Prepared, world: World) -> Dataset:
+def _data(ctx: Context, got: Inputs, prepared: Prepared, world: World) -> tuple[Dataset, list[str]]:
+    """What is learnt from, and its captions."""
     plan, family = got.plan, got.family
-    flip = plan.spec.training.flip
-    prior = None
+    flip, prior = plan.spec.training.flip, None
+    captions = list(dict.fromkeys(plan.caption(picture) for picture in got.pictures.train))
+    subject = dataset.subject_source(family, got.pictures.train, plan, captions)
     if plan.with_prior:
-        prior = dataset.encode(family, _class_images(ctx, got, prepared, world), flip)
-    return Dataset(
-        plan=plan,
-        subject=dataset.encode(family, [picture.image for picture in got.pictures.train], flip),
-        subject_names=[picture.name for picture in got.pictures.train],
-        prior=prior,
-        timesteps=family.timesteps,
-    )
+        captions.append(plan.class_prompt)
+        images = _class_images(ctx, got, prepared, world)
+        prior = dataset.class_source(dataset.encode(family, images, flip), plan.resolution, len(captions) - 1)
+    return Dataset(plan, subject, prior, family.timesteps), captions
 
 
 def _class_images(ctx: Context, got: Inputs, prepared: Prepared, world: World) -> list[Image.Image]:

@@ -1,35 +1,50 @@
 """What is trained, as one module, so that DDP, accumulation and clipping see one thing."""
 
 import hashlib
+import os
+import shutil
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from dreambooth_trainer.config import Plan
-from dreambooth_trainer.family import StableDiffusion
+from dreambooth_trainer.family import Family
+from dreambooth_trainer.faults import SpecFault
 from dreambooth_trainer.lora import add_adapters
 from dreambooth_trainer.stream import seed_of
 
 
 class Trainee(nn.Module):
-    """The U-Net, and the text encoder when it trains too."""
+    """The U-Net, and the text encoders when they, or a token of theirs, train too."""
 
-    def __init__(self, unet: nn.Module, text_encoder: nn.Module | None) -> None:
+    def __init__(self, family: Family, encoders: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__()
-        self.unet = unet
-        self.text_encoder = text_encoder
+        self.family = family
+        self.unet: nn.Module = family.unet
+        self.encoder_names = tuple(encoders or ())
+        for name, encoder in (encoders or {}).items():
+            self.add_module(name, encoder)
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, text: Tensor) -> Tensor:
+    @property
+    def encoders(self) -> dict[str, nn.Module]:
+        """The text encoders in which something trains, by name."""
+        return {name: self.get_submodule(name) for name in self.encoder_names}
+
+    def read(self, prompts: Sequence[str]) -> Tensor:
+        """`prompts` as `forward` takes them: token ids when a text encoder trains, else conditioning."""
+        return self.family.token_ids(prompts) if self.encoder_names else self.family.encode_text(prompts)
+
+    def forward(self, noisy: Tensor, timesteps: Tensor, text: Tensor, rows: Sequence[int], sizes: Tensor) -> Tensor:
         """The U-Net's prediction, of `noisy`'s shape (N, C, h, w).
 
-        `text` has a row for each of P captions, which serve N/P consecutive samples each: token ids (P, L) when the
-        text encoder trains, else its hidden states (P, L, D). A caption is encoded once, however many share it.
+        `text` has a row for each caption, as `read` gives them; sample i has caption `rows[i]` and the
+        micro-conditioning `sizes[i]`. A caption is encoded once, however many samples share it.
         """
-        states = self.text_encoder(text)[0] if self.text_encoder is not None else text
-        each = len(noisy) // len(states)
-        # Not a gather: the sum that `expand` is differentiated to has one order, so that runs can be compared by hash.
-        shared = states.unsqueeze(1).expand(-1, each, -1, -1).flatten(0, 1)
-        return self.unet(noisy, timesteps, shared, return_dict=False)[0]
+        words = self.family.condition(self.encoders, text) if self.encoder_names else text
+        # Not a gather: gradients of rows that are stacked are summed in one order, so that runs compare by hash.
+        each = words.unbind(0)
+        return self.family.predict(self.unet, noisy, timesteps, torch.stack([each[row] for row in rows]), sizes)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The trained parameters by name."""
@@ -43,36 +58,58 @@ class Trainee(nn.Module):
         return f"sha256:{found.hexdigest()}"
 
 
-def build(family: StableDiffusion, plan: Plan) -> Trainee:
+def build(family: Family, plan: Plan) -> Trainee:
     """Make the base's parts trainable as the plan says; the same initial weights for the same seed."""
     method, training = plan.spec.method, plan.spec.training
     torch.manual_seed(seed_of("weights", training.seed))
-    text_encoder = family.text_encoder if method.train_text_encoder else None
+    trained = family.encoders if method.train_text_encoder else {}
+    subject = plan.spec.subject
+    learned = family.learn(subject.identifier, subject.class_name) if method.learn_token else {}
     if plan.full:
-        for part in (family.unet, text_encoder):
-            if part is not None:
-                part.requires_grad_(True)
+        for part in (family.unet, *trained.values()):
+            part.requires_grad_(True)
     else:
-        add_adapters(family.unet, text_encoder, method.lora)
+        add_adapters(family.unet, trained, method.lora)
+    for embedding in learned.values():
+        embedding.learned.requires_grad_(True)
+    encoders = family.encoders if learned else trained
+    _leave_out_what_says_nothing(family, trained)
     if training.gradient_checkpointing:
         family.unet.enable_gradient_checkpointing()
-        if text_encoder is not None:
-            text_encoder.gradient_checkpointing_enable()
+        for encoder in encoders.values():
+            encoder.gradient_checkpointing_enable({"use_reentrant": False})
     if plan.device == "cuda":
         _slim(family, plan)
-    trainee = Trainee(family.unet, text_encoder)
+    trainee = Trainee(family, encoders)
     trainee.train()
     return trainee
 
 
-def _slim(family: StableDiffusion, plan: Plan) -> None:
+def _leave_out_what_says_nothing(family: Family, trained: Mapping[str, nn.Module]) -> None:
+    """Freeze what the loss does not reach, which DDP would wait for: layers above the hidden states that are read."""
+    unread = family.unread()
+    for name, encoder in trained.items():
+        for path, parameter in encoder.named_parameters():
+            if path.startswith(unread.get(name, ())):
+                parameter.requires_grad_(False)
+
+
+def compile_unet(trainee: Trainee, plan: Plan) -> None:
+    """Compile the U-Net in place, at its first step. Raises SpecFault when this machine has no compiler."""
+    compiler = "g++" if plan.device == "cpu" else "gcc"
+    if shutil.which(os.environ.get("CXX" if plan.device == "cpu" else "CC", compiler)) is None:
+        raise SpecFault(f"training.compile: needs {compiler}, which this image lacks: add it or set compile to false")
+    trainee.unet.compile()
+
+
+def _slim(family: Family, plan: Plan) -> None:
     """On a GPU, keep what is frozen in the precision of the computation."""
     family.unet.to(memory_format=torch.channels_last)
     if plan.precision == "no":
         return
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[plan.precision]
     family.autocast = dtype
-    for part in (family.unet, family.text_encoder):
+    for part in (family.unet, *family.encoders.values()):
         for parameter in part.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
