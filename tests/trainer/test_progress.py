@@ -7,7 +7,9 @@ import pytest
 from dreambooth_api.job import CheckpointStatus, Progress
 from dreambooth_api.reasons import Phase
 from dreambooth_api.result import Report
-from dreambooth_trainer.progress import Board, BoardServer, Console, duration
+from dreambooth_trainer.device import Usage
+from dreambooth_trainer.figures import Figures
+from dreambooth_trainer.progress import Board, BoardServer, Console
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def get(url: str) -> str:
 
 def test_progress_and_metrics_over_http(served) -> None:
     board, url = served
-    board.metrics.resumes.inc()
+    board.resumed()
     board.advance(Progress(step=3, steps=10, percent=30, loss="0.5000", images_per_second="12.0", eta_seconds=7))
     board.committed(CheckpointStatus(step=2, uri="s3://b/x"))
     report = Report.model_validate_json(get(f"{url}/progress"))
@@ -38,6 +40,24 @@ def test_progress_and_metrics_over_http(served) -> None:
     for name, value in {"step": 3, "loss": 0.5, "images_per_second": 12, "eta_seconds": 7, "resumes_total": 1}.items():
         assert float(lines[f"dreambooth_training_{name}{labels}"]) == value
     assert 0 <= float(lines[f"dreambooth_training_checkpoint_age_seconds{labels}"]) < 60
+
+
+def test_what_steps_take_becomes_series(served) -> None:
+    board, url = served
+    for usage, gpu in ((Usage(5 * 2**30), (0, 0)), (Usage(7 * 2**30, True, 0.9), (7 * 2**30, 0.9))):
+        board.measure(Figures(0.5, 1e-4, 12, 7, 0.2, 0.01, usage, 3))
+        text = get(f"{url}/metrics")
+        lines = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+        found = {name.split("{")[0].removeprefix("dreambooth_training_"): float(v) for name, v in lines.items()}
+        assert (found["gpu_memory_bytes"], found["gpu_utilisation_ratio"]) == gpu
+        assert found["memory_bytes"] == usage.memory_bytes
+        assert found["data_wait_seconds"] == 0.01
+
+
+def test_every_series_is_documented(served, examples) -> None:
+    text = (examples.parent / "docs" / "performance.md").read_text(encoding="utf-8")
+    names = {line.split()[2] for line in get(f"{served[1]}/metrics").splitlines() if line.startswith("# HELP")}
+    assert {name for name in names if not name.endswith("_created") and f"`{name}`" not in text} == set()
 
 
 def test_other_paths(served) -> None:
@@ -69,8 +89,3 @@ def test_other_ranks_are_silent(capsys: pytest.CaptureFixture) -> None:
     console.say("x")
     console.step("step", 1, 1)
     assert json.dumps(capsys.readouterr()) == '["", ""]'
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(5, "0:05"), (65.9, "1:05"), (3723, "1:02:03")])
-def test_duration(seconds: float, text: str) -> None:
-    assert duration(seconds) == text

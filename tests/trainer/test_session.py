@@ -200,3 +200,30 @@ def test_a_checkpoint_left_unscored_by_a_kill_is_scored_first(ready, desk, monke
     assert Checkpoints(ctx, print).committed() == [1, 2]
     monkeypatch.setattr(Evaluator, "evaluate", real)
     assert loop.train(ctx, desk(ctx)).best_checkpoint.step == 2
+
+
+def test_only_what_trains_has_gradients_and_the_vae_leaves_the_device(ready, desk) -> None:
+    from dreambooth_trainer.distributed import World
+    from dreambooth_trainer.progress import Console
+    from dreambooth_trainer.session import begin
+
+    ctx = ready(method={"trainTextEncoder": False})
+    got = Inputs(ctx)
+    vae, moved, encoded = got.family.vae, [], []
+    real = vae.encode
+    vae.encode = lambda *args: (encoded.append(1), real(*args))[1]
+    vae.to = lambda place: moved.append((place, len(encoded)))
+    session = begin(ctx, got, read_prepared(ctx), World(), Console(silent=True))
+    # Sent away once, after the last picture was encoded, and not asked again.
+    assert moved == [("cpu", len(encoded))]
+    assert encoded
+    before = len(encoded)
+    grads: set[str] = set()
+    for name, parameter in session.trainee.trainable().items():
+        parameter.register_hook(lambda _, name=name: grads.add(name))
+    loop.take_step(session)
+    assert len(encoded) == before
+    assert grads == set(session.trainee.trainable())
+    frozen = [*vae.parameters(), *got.family.text_encoder.parameters()]
+    frozen += [p for n, p in got.family.unet.named_parameters() if "lora" not in n]
+    assert not any(p.requires_grad or p.grad is not None for p in frozen)

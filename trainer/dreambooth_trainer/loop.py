@@ -14,17 +14,19 @@ from torch import Tensor
 from dreambooth_api.job import Progress
 from dreambooth_api.reasons import Phase
 from dreambooth_api.result import TrainResult
-from dreambooth_trainer import finish, optim
+from dreambooth_trainer import finish, optim, threads
 from dreambooth_trainer.checkpoint import Checkpoints
 from dreambooth_trainer.config import Plan
 from dreambooth_trainer.context import Context
+from dreambooth_trainer.device import usage
 from dreambooth_trainer.distributed import StopSignal, World, join
 from dreambooth_trainer.evaluations import Evaluations
 from dreambooth_trainer.evaluator import Evaluator
 from dreambooth_trainer.faults import NonFiniteLoss, SavedOnSigterm
+from dreambooth_trainer.figures import Figures, line
 from dreambooth_trainer.loss import dreambooth_loss, min_snr_weights
 from dreambooth_trainer.prepare import Inputs, checkpoint_scoring_key, read_prepared
-from dreambooth_trainer.progress import Board, Console, duration
+from dreambooth_trainer.progress import Board, Console
 from dreambooth_trainer.session import Session, begin, check_unchanged
 from dreambooth_trainer.stream import seed_of
 from dreambooth_trainer.tracking import Tracker
@@ -85,7 +87,7 @@ def train(ctx: Context, desk: Desk) -> TrainResult | None:
         for step, values, stamp in session.unsent:
             desk.tracker.metrics(step, values, stamp)
         if session.resumed:
-            desk.board.metrics.resumes.inc()
+            desk.board.resumed()
         evaluator = Evaluator(session, got, prepared, desk, log)
         run_loop(session, desk, stop, evaluator)
         return finish.finish(session, evaluator, desk) if world.leads else None
@@ -108,7 +110,10 @@ def run_loop(session: Session, desk: Desk, stop: StopSignal, evaluator: Evaluato
         f"{session.world.size} rank(s) × batch {plan.batch}, {plan.precision if plan.precision != 'no' else 'fp32'}"
     )
     stop.immediate = False
-    with _writer(session, desk, evaluator) or contextlib.nullcontext() as writer:
+    with (
+        threads.for_training(session.trainee, plan.device),
+        _writer(session, desk, evaluator) or contextlib.nullcontext() as writer,
+    ):
         _steps(session, desk, stop, evaluator, writer)
     if session.world.size > 1:
         # Every rank says it: ranks whose gradients were not averaged end with other weights, and a log shows it.
@@ -150,7 +155,9 @@ def take_step(session: Session) -> list[Trace]:
     optim.set_rates(session.optimizer, factor)
     traces = []
     for micro in range(training.gradient_accumulation):
+        began = time.monotonic()
         batch = session.data.batch(session.samples, micro, session.world.rank, session.world.size)
+        session.waited += time.monotonic() - began
         noisy = session.family.add_noise(batch.latents, batch.noise, batch.timesteps)
         target = session.family.target(batch.latents, batch.noise, batch.timesteps)
         with accelerator.accumulate(session.model):
@@ -203,21 +210,39 @@ def report(session: Session, desk: Desk, traces: list[Trace], clock: Clock) -> N
     measured = {"loss": loss, "learning_rate": rate, "images_per_second": pace, "loss_subject": subject}
     if plan.with_prior:
         measured["loss_prior"] = prior
-    if plan.device == "cuda":
-        measured["gpu_memory_mib"] = torch.cuda.max_memory_allocated() / 2**20
+    figures = Figures(
+        loss=loss,
+        learning_rate=rate,
+        images_per_second=pace,
+        eta_seconds=eta,
+        step_seconds=clock.seconds_per_step,
+        data_wait_seconds=session.waited / max(1, steps),
+        usage=usage(plan.device),
+        checkpoint_age=desk.board.checkpoint_age,
+        resumes=desk.board.resumes,
+    )
+    session.waited = 0.0
+    if figures.usage.on_gpu:
+        measured["gpu_memory_mib"] = figures.usage.memory_bytes / 2**20
     desk.tracker.metrics(session.step, measured)
+    _show(session, desk, figures)
+
+
+def _show(session: Session, desk: Desk, figures: Figures) -> None:
+    """On the board, and as a line or a bar."""
+    step, steps = session.step, session.plan.steps
+    desk.board.measure(figures)
     desk.board.advance(
         Progress(
-            step=session.step,
-            steps=plan.steps,
-            percent=100 * session.step // plan.steps,
-            loss=f"{loss:.4f}",
-            images_per_second=f"{pace:.1f}",
-            eta_seconds=eta,
+            step=step,
+            steps=steps,
+            percent=100 * step // steps,
+            loss=f"{figures.loss:.4f}",
+            images_per_second=f"{figures.images_per_second:.1f}",
+            eta_seconds=figures.eta_seconds,
         )
     )
-    details = f"loss {loss:.4f}  lr {rate:.1e}  {pace:.1f} images/s  ETA {duration(eta)}"
-    desk.console.step("step", session.step, plan.steps, details)
+    desk.console.step("step", step, steps, line(figures))
 
 
 def _check_finite(session: Session, traces: list[Trace], by_rank: Tensor) -> None:

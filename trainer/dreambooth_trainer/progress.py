@@ -15,6 +15,7 @@ from dreambooth_api.job import CheckpointStatus, Progress, RunStatus
 from dreambooth_api.reasons import Phase
 from dreambooth_api.result import Report
 from dreambooth_trainer.context import Context
+from dreambooth_trainer.figures import Figures
 
 # A log gets a line at most so often, seconds; phases and the last step are always said.
 LINE_EVERY = 5.0
@@ -43,6 +44,10 @@ class Metrics:
             buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 10, 60),
             registry=self.registry,
         ).labels(**labels)
+        self.data_wait = gauge("data_wait_seconds", "Seconds of a step spent waiting for its samples.")
+        self.memory = gauge("memory_bytes", "Peak of rank 0's memory, resident in RAM or of its GPU.")
+        self.gpu_memory = gauge("gpu_memory_bytes", "Peak of the GPU memory allocated by rank 0; 0 on a CPU.")
+        self.gpu_busy = gauge("gpu_utilisation_ratio", "Share of time rank 0's GPU was busy; 0 on a CPU or unknown.")
         self.resumes = Counter(
             "dreambooth_training_resumes", "Times the training went on.", list(labels), registry=self.registry
         ).labels(**labels)
@@ -56,7 +61,8 @@ class Board:
         self._report = Report(phase=phase)
         self.metrics = Metrics(ctx.namespace, ctx.name)
         self._committed = time.time()
-        self.metrics.checkpoint_age.set_function(lambda: time.time() - self._committed)
+        self.resumes = 0
+        self.metrics.checkpoint_age.set_function(lambda: self.checkpoint_age)
 
     @property
     def report(self) -> Report:
@@ -82,6 +88,24 @@ class Board:
         ):
             if value is not None:
                 gauge.set(float(value))
+
+    @property
+    def checkpoint_age(self) -> float:
+        """Seconds since the newest checkpoint was committed, or since the start."""
+        return time.time() - self._committed
+
+    def measure(self, figures: Figures) -> None:
+        """Show what the last steps took."""
+        usage = figures.usage
+        self.metrics.data_wait.set(figures.data_wait_seconds)
+        self.metrics.memory.set(usage.memory_bytes)
+        self.metrics.gpu_memory.set(usage.memory_bytes if usage.on_gpu else 0)
+        self.metrics.gpu_busy.set(usage.busy or 0)
+
+    def resumed(self) -> None:
+        """Count that the training went on from a checkpoint."""
+        self.resumes += 1
+        self.metrics.resumes.inc()
 
     def committed(self, checkpoint: CheckpointStatus) -> None:
         """Show the newest checkpoint."""
@@ -178,10 +202,3 @@ class Console:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def duration(seconds: float) -> str:
-    """`1:02:03` or `2:03`."""
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

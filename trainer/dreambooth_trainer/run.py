@@ -19,8 +19,8 @@ from dreambooth_api.parse import parse_job_file
 from dreambooth_api.result import TrainResult
 from dreambooth_trainer.context import Context, laptop_context
 from dreambooth_trainer.faults import SpecFault, guarded
+from dreambooth_trainer.figures import duration
 from dreambooth_trainer.process import end_on_sigterm, prepare_process, settle_libraries, train_process
-from dreambooth_trainer.progress import duration
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,0 +1,64 @@
+"""Peak memory of every way to train, on the example base and the CPU: python benchmarks/memory.py [--out FILE]
+
+Each way trains a few steps in a process of its own; the figure is the peak of its resident memory, most of which is the
+libraries': `libraries` is a process that only imports them. One JSON object.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from itertools import product
+from pathlib import Path
+
+from training import CACHE, SCRIPTS, Case, child, class_images, machine
+
+STEPS = 2
+# What is added to a way, one at a time.
+EXTRAS: dict[str, dict[str, object]] = {"ema": {"ema": 0.99}, "gradient checkpointing": {"gradientCheckpointing": True}}
+LIBRARIES = (
+    "import resource, torch, accelerate, peft; from diffusers import AutoencoderKL, StableDiffusionPipeline, "
+    "UNet2DConditionModel; from transformers import CLIPTextModel, CLIPTokenizer; "
+    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
+)
+
+
+def peak(case: Case, extra: dict[str, object], work: Path) -> int:
+    """MiB."""
+    body = case.job(STEPS)
+    body["spec"]["training"] |= extra
+    folder = Path(tempfile.mkdtemp(dir=work))
+    shutil.copytree(work / "drawn/store/priors", folder / "store/priors")
+    job = folder / "job.json"
+    job.write_text(json.dumps(body))
+    lap = child("ours", STEPS, work, [str(job), str(folder), "run"], CACHE, os.cpu_count() or 1)
+    assert lap
+    return round(lap.peak_mib)
+
+
+def main() -> None:
+    """Print the figures and the machine."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    done = subprocess.run([sys.executable, "-c", LIBRARIES], capture_output=True, text=True, check=True)
+    figures = {"libraries": round(float(done.stdout))}
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        class_images(work, CACHE, os.cpu_count() or 1)
+        for method, text_encoder in product(SCRIPTS, (False, True)):
+            case = Case(method, text_encoder, True)
+            figures[case.name] = peak(case, {}, work)
+            for name, extra in EXTRAS.items():
+                figures[f"{case.name}, {name}"] = peak(case, extra, work)
+    report = json.dumps({"peak_mib": figures, "machine": machine(os.cpu_count() or 1), "goals": {}}, indent=2)
+    print(report)
+    if args.out:
+        args.out.write_text(report + "\n")
+
+
+if __name__ == "__main__":
+    main()
