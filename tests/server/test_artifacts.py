@@ -69,7 +69,7 @@ def test_a_spoiled_artifact_is_refused(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"family": "sdxl"}, "family 'sdxl' cannot be drawn"),
+        ({"family": "flux"}, "family 'flux' cannot be drawn"),
         ({"name": "base"}, "no subject may be named 'base'"),
         ({"method": "Full"}, "Full needs unet/config.json"),
     ],

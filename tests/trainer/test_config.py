@@ -40,6 +40,13 @@ def test_defaults_of_sdxl(spec, method: str, training: dict, expected: tuple) ->
     assert (*rates, plan.steps) == expected
 
 
+def test_prodigy_has_one_rate(spec) -> None:
+    plan = resolve(spec(training={"optimizer": "Prodigy", "learningRate": 0.5}), 32, "cpu")
+    assert (plan.learning_rate, plan.text_encoder_learning_rate, plan.token_learning_rate) == (0.5, 0.5, 0.5)
+    with pytest.raises(SpecFault, match="one rate"):
+        resolve(spec(training={"optimizer": "Prodigy", "textEncoderLearningRate": 0.1}), 32, "cpu")
+
+
 @pytest.mark.parametrize(
     ("asked", "device", "bf16", "expected"),
     [

@@ -16,8 +16,8 @@ SIDE = 8
 
 
 def recognisable(count: int, offset: int = 0) -> Latents:
-    """Latents that say which picture they are: (1, N, 2, 4, 4), no deviation."""
-    mean = torch.arange(offset, offset + count).float().view(1, count, 1, 1, 1).expand(1, count, 2, 4, 4)
+    """Latents that say which picture they are, mirrored or not: (2, N, 2, 4, 4), no deviation."""
+    mean = torch.arange(offset, offset + count).float().view(1, count, 1, 1, 1).expand(2, count, 2, 4, 4)
     return Latents(mean, torch.zeros_like(mean))
 
 

@@ -107,6 +107,10 @@ def resolve(
         # Who names one rate means it; only where the text encoders' own default is lower it stays a bound.
         text_rate = min(training.learning_rate, text_rate) if text_rate < rate else training.learning_rate
         rate = training.learning_rate
+    text_rate = training.text_encoder_learning_rate or text_rate
+    token_rate = training.token_learning_rate or (rate if training.optimizer == Optimizer.PRODIGY else token_rate)
+    if training.optimizer == Optimizer.PRODIGY and not rate == text_rate == token_rate:
+        raise SpecFault("training: Prodigy finds one rate for all: leave textEncoder- and tokenLearningRate out")
     precision = training.precision
     if precision == Precision.AUTO:
         precision = Precision.BF16 if device == "cuda" and bf16 else Precision.FP32
@@ -116,8 +120,8 @@ def resolve(
         spec=spec,
         steps=training.steps or steps,
         learning_rate=rate,
-        text_encoder_learning_rate=training.text_encoder_learning_rate or text_rate,
-        token_learning_rate=training.token_learning_rate or token_rate,
+        text_encoder_learning_rate=text_rate,
+        token_learning_rate=token_rate,
         resolution=training.resolution or native_resolution,
         precision={Precision.FP32: "no"}.get(precision, precision.value),
         device=device,
