@@ -98,9 +98,13 @@ def test_a_restart_goes_on_in_the_same_run_without_doubled_steps(server: Server,
         tracked = tracker(server, name, on_run=runs.append)
         tracked.params({"a": "1"})
         for step in steps:
-            tracked.metrics(step, {"loss": float(step)})
+            tracked.metrics(step, {"loss": float(step), "loss_prior": float(step)})
+            if step % 2 == 0 and (step < 4 or steps[0] == 3):  # The kill came before the score of step 4.
+                tracked.metrics(step, {"score_dino": step / 10})
         assert tracked.finish("KILLED", wait=60)
     assert runs[0].id == runs[1].id
+    for key, expected in (("loss_prior", [1, 2, 3, 4, 5, 6]), ("score_dino", [2, 4, 6])):
+        assert [m.step for m in client.get_metric_history(runs[0].id, key)] == expected
     assert [step for step, _ in losses(client, runs[0].id)] == [1, 2, 3, 4, 5, 6]
 
 

@@ -21,9 +21,6 @@ from dreambooth_trainer.context import Tracking
 UID_TAG = "dreambooth.job.uid"
 DIGEST_TAG = "dreambooth.digest"
 ALIAS = "champion"
-# Metrics that a resumed run measures again, equal to before: steps already there are not repeated.
-STEPWISE = ("loss", "learning_rate", "images_per_second")
-
 # Step, values, time in milliseconds.
 Entry = tuple[int, dict[str, float], int]
 
@@ -97,7 +94,8 @@ class MlflowTracker:
         self._unsent: deque[Entry] = deque()
         self._client: Any = None
         self._run_id = ""
-        self._logged_to = -1
+        # The last step of each metric that is there: a resumed run measures again what it had, and it is not repeated.
+        self._logged_to: dict[str, int] = {}
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._thread.start()
@@ -131,7 +129,7 @@ class MlflowTracker:
         def send() -> None:
             from mlflow.entities import Metric
 
-            fresh = {k: v for k, v in values.items() if k not in STEPWISE or step > self._logged_to}
+            fresh = {k: v for k, v in values.items() if step > self._logged_to.get(k, -1)}
             items = [Metric(key, value, entry[2], step) for key, value in fresh.items()]
             if items:
                 self._client.log_batch(self._run_id, metrics=items)
@@ -213,8 +211,9 @@ class MlflowTracker:
         if found:
             self._run_id = found[0].info.run_id
             client.update_run(self._run_id, status="RUNNING")
-            history = client.get_metric_history(self._run_id, "loss") if "loss" in found[0].data.metrics else []
-            self._logged_to = max((metric.step for metric in history), default=-1)
+            for key in found[0].data.metrics:
+                steps = (metric.step for metric in client.get_metric_history(self._run_id, key))
+                self._logged_to[key] = max(steps, default=-1)
         else:
             created = client.create_run(experiment_id, tags={UID_TAG: self.run.uid}, run_name=self.run.name)
             self._run_id = created.info.run_id

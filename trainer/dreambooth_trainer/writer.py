@@ -99,14 +99,14 @@ class Writer:
             self.close()
 
     def save(self, state: Callable[[], State]) -> None:
-        """Commit `state()` soon: call `settle` before its tensors change. Raises what an earlier one ended with."""
+        """Commit `state()` soon: call `settle` before what it reads changes. Raises what an earlier one ended with."""
         began = time.perf_counter()
         self.settle()
         buffers = self._free.get()
         if self._error is not None:
             self._free.put(buffers)
             raise self._error
-        self._copying = self._copier.submit(buffers.copy, state()), buffers
+        self._copying = self._copier.submit(lambda: buffers.copy(state())), buffers
         self._queue.put(self._copying)
         self._stalled = time.perf_counter() - began
 
