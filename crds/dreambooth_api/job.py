@@ -1,5 +1,6 @@
 """`DreamBoothJob`: teach one subject to one base model."""
 
+import math
 from enum import StrEnum
 from typing import Annotated, Literal
 
@@ -16,6 +17,8 @@ from dreambooth_api.uris import BASE_PATTERN, IMAGES_PATTERN, NO_CLIMBING
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
 ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$", max_length=64)]
 Name = Annotated[str, StringConstraints(pattern=names.NAME_PATTERN, max_length=names.MAX_NAME_LENGTH)]
+# With fewer class images a pod's start costs more than its help is worth.
+IMAGES_PER_POD = 100
 Prompt = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 
@@ -330,6 +333,14 @@ class DreamBoothJobSpec(ApiModel):
         None, ge=0, le=31_536_000, description="The finished job's pods are deleted after this, seconds. Default: kept."
     )
     publish: Publish = Field(description="What becomes of the result.")
+
+    @property
+    def prepare_pods(self) -> int:
+        """Pods that check the input and draw the class images; never more than there are images."""
+        if self.prior.weight == 0:
+            return 1
+        pods = self.prior.pods or min(self.topology.nodes, math.ceil(self.prior.images / IMAGES_PER_POD))
+        return min(pods, self.prior.images)
 
 
 class Progress(ApiModel):

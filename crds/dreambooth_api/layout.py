@@ -9,8 +9,13 @@ def prior_prefix(key: str) -> str:
 
 
 def latents_prefix(key: str) -> str:
-    """Latents of one data set under one VAE, resolution and crop rule."""
+    """Latents of some pictures under one VAE, resolution and crop rule."""
     return f"latents/{short_digest(key)}"
+
+
+def embeddings_prefix(key: str) -> str:
+    """Captions as a base's frozen text encoders read them."""
+    return f"embeddings/{short_digest(key)}"
 
 
 def job_prefix(namespace: str, name: str, uid: str) -> str:

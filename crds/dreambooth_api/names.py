@@ -57,6 +57,8 @@ MANIFEST = "MANIFEST.json"
 TOKEN_WEIGHTS = "learned_embeds.safetensors"
 # What `prepare` found, for `train` to compare with: dataset and base digests, the base's scores.
 PREPARED = "prepared.json"
+# Where the pods that share the drawing of class images say that they are done.
+SHARDS = "shards"
 # The scores of a job's checkpoints, by step.
 SCORES = "scores.json"
 

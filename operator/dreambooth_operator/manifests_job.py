@@ -1,4 +1,4 @@
-"""A job's children: ConfigMap, prepare Job, headless Service, Indexed training Job; and the model it makes. Pure."""
+"""A job's children: ConfigMap, headless Service, the Indexed Jobs that prepare and train; and the model it makes. Pure."""
 
 import json
 from typing import Any
@@ -27,10 +27,10 @@ def config_map(body: Body, spec: DreamBoothJobSpec) -> Body:
 
 
 def prepare_job(body: Body, spec: DreamBoothJobSpec, settings: Settings) -> Body:
-    """One pod that checks the input and draws the class images."""
+    """The pods that check the input and draw the class images, a share each."""
     container = _container(names.COMPONENT_PREPARE, "prepare", spec, settings, processes=1)
     name = names.prepare_job(body["metadata"]["name"])
-    return _job(name, body, spec, names.COMPONENT_PREPARE, container, nodes=None)
+    return _job(name, body, spec, names.COMPONENT_PREPARE, container, spec.prepare_pods)
 
 
 def service(body: Body) -> Body:
@@ -63,7 +63,7 @@ def train_job(body: Body, spec: DreamBoothJobSpec, settings: Settings) -> Body:
         {"name": "PET_MASTER_PORT", "value": str(names.MASTER_PORT)},
     ]
     name = names.training(metadata["name"])
-    return _job(name, body, spec, names.COMPONENT_TRAIN, container, nodes=topology.nodes)
+    return _job(name, body, spec, names.COMPONENT_TRAIN, container, topology.nodes)
 
 
 def personalized_model(body: Body, spec: DreamBoothJobSpec, artifact: ArtifactStatus) -> Body:
@@ -113,12 +113,12 @@ def _container(
     }
 
 
-def _job(name: str, body: Body, spec: DreamBoothJobSpec, component: str, container: Body, nodes: int | None) -> Body:
-    """`nodes`: None for a plain Job of one pod, else an Indexed one."""
-    job = body["metadata"]["name"]
+def _job(name: str, body: Body, spec: DreamBoothJobSpec, component: str, container: Body, count: int) -> Body:
+    """An Indexed Job of `count` pods; those that train are a gang."""
+    job, gang = body["metadata"]["name"], component == names.COMPONENT_TRAIN
     volumes, mounts = input_volumes(body, spec)
     container["volumeMounts"] = [*container["volumeMounts"], *mounts]
-    if nodes is not None and spec.topology.ranks_per_node > 1:
+    if gang and spec.topology.ranks_per_node > 1:
         # Ranks of one pod exchange data through shared memory; the default of 64 MiB is too little.
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
         container["volumeMounts"].append({"name": "shm", "mountPath": "/dev/shm"})
@@ -126,20 +126,21 @@ def _job(name: str, body: Body, spec: DreamBoothJobSpec, component: str, contain
         container,
         spec.topology.template,
         labels=manifests.labels(names.LABEL_JOB, job, component),
-        annotations=pods.scrape_annotations(names.TRAINER_PORT) if nodes is not None else {},
+        annotations=pods.scrape_annotations(names.TRAINER_PORT) if gang else {},
         volumes=volumes,
         grace_seconds=GRACE_SECONDS,
-        extra={"restartPolicy": "Never"} | ({"subdomain": name} if nodes is not None else {}),
+        extra={"restartPolicy": "Never"} | ({"subdomain": name} if gang else {}),
     )
-    indexed: Body = {"completionMode": "Indexed", "completions": nodes, "parallelism": nodes} if nodes else {}
     deadline = spec.active_deadline_seconds
     child, queue = _child("batch/v1", "Job", name, body, component), queue_labels(body)
     child["metadata"]["labels"] |= queue
     return stamped({
         **child,
         "spec": {
-            **(indexed or {"completions": 1, "parallelism": 1}),
-            "backoffLimit": backoff_limit(spec.backoff_limit, nodes or 1),
+            "completionMode": "Indexed",
+            "completions": count,
+            "parallelism": count,
+            "backoffLimit": backoff_limit(spec.backoff_limit, count if gang else 1),
             "podReplacementPolicy": "Failed",
             "podFailurePolicy": failure_policy(component),
             # A queued Job is Kueue's to start.

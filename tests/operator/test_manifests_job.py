@@ -122,6 +122,26 @@ def test_an_incident_costs_as_many_pods_as_the_gang_has(incidents, nodes, limit)
     assert manifests_job.backoff_limit(incidents, nodes) == limit
 
 
+@pytest.mark.parametrize(
+    ("spec", "pods"),
+    [
+        ({}, 2),
+        ({"topology": {"nodes": 8}}, 2),
+        ({"topology": {"nodes": 1}}, 1),
+        ({"prior": {"images": 100}}, 1),
+        ({"prior": {"images": 3, "pods": 8}}, 3),
+        ({"prior": {"pods": 5}}, 5),
+        ({"prior": {"weight": 0, "pods": 5}}, 1),
+    ],
+)
+def test_class_images_are_drawn_by_as_many_pods_as_they_are_worth(make, settings, spec, pods):
+    body = make.job(spec)
+    job = manifests_job.prepare_job(body, parsed(body), settings)["spec"]
+    assert (job["completionMode"], job["completions"], job["parallelism"]) == ("Indexed", pods, pods)
+    # They do not hang on each other: one that fails costs one.
+    assert job["backoffLimit"] == 6
+
+
 def test_gpus(make, settings):
     body = make.job({"topology": {"nodes": 1, "gpusPerNode": 4}})
     train, prepare = (f(body, parsed(body), settings) for f in (manifests_job.train_job, manifests_job.prepare_job))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dreambooth_trainer.dataset import Dataset, Latents, class_source, mask_weights, subject_source
+from dreambooth_trainer.dataset import Dataset, Latents, class_source, encode, mask_weights, subject_source
 from dreambooth_trainer.loss import dreambooth_loss, min_snr_weights
 from dreambooth_trainer.pictures import Picture
 
@@ -47,7 +47,8 @@ def dataset(batch: int, *, class_images: int = 7, masks: bool = False, flip: boo
         for i in range(5)
     ]  # fmt: skip
     captions = [f"caption of {i}.png" for i in (3, 1, 4, 0, 2)]
-    subject = subject_source(Encoder(), pictures, plan, captions)
+    latents = encode(Encoder(), [picture.image for picture in pictures], flip)
+    subject = subject_source(latents, pictures, plan, captions)
     prior = class_source(recognisable(class_images, 100), SIDE, len(captions)) if class_images else None
     found = Dataset(plan, subject, prior, 1000)
     object.__setattr__(found, "captions", [*captions, "caption of the class"])
@@ -103,6 +104,20 @@ def test_defect_1_min_snr_weights_are_each_samples_own(batch: int, world: int, k
         loss = dreambooth_loss(prediction, made.noise, subjects=batch, prior_weight=0.5, weights=weights)
         each = (made.noise**2).mean((1, 2, 3)) * weights
         torch.testing.assert_close(loss.total, each[:batch].mean() + 0.5 * each[batch:].mean())
+
+
+@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_defect_4_no_two_samples_have_the_same_noise(batch: int, world: int) -> None:
+    """diffusers' ranks were seeded alike: each drew the same noise and timesteps as the others."""
+    data, noises, timesteps = dataset(batch), set(), []
+    for step in range(4):
+        for rank in range(world):
+            made = data.batch(step * batch * world, 0, rank, world)
+            noises |= {noise.numpy().tobytes() for noise in made.noise}
+            timesteps.append(made.timesteps.tolist())
+    assert len(noises) == 4 * world * 2 * batch
+    assert len(set(map(tuple, timesteps))) == len(timesteps)
 
 
 def test_two_ranks_consume_what_one_does() -> None:

@@ -1,13 +1,18 @@
 import copy
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dreambooth_api.parse import parse_job_file
 from dreambooth_trainer import priors
 from dreambooth_trainer.config import resolve
+from dreambooth_trainer.faults import DatasetInvalid
 from dreambooth_trainer.manifests import CorruptFolder, get_manifest
 from dreambooth_trainer.prepare import Inputs
+from dreambooth_trainer.shard import Shard
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,7 @@ def store(got: Inputs, key: str):
 
 def test_drawn_committed_and_then_reused(got: Inputs, key: str, store) -> None:
     said: list[tuple[int, int]] = []
-    status = priors.complete(got.ctx, key, got.plan, lambda: got.family, lambda *p: said.append(p))
+    status = priors.complete(got.ctx, key, got.plan, lambda: got.family, progress=lambda *p: said.append(p))
     assert (status.images, status.reused, status.uri) == (4, 0, store.uri)
     assert said == [(0, 4), (4, 4)]
     assert len(priors.load(got.ctx, key, 4)) == 4
@@ -48,15 +53,24 @@ def test_drawn_committed_and_then_reused(got: Inputs, key: str, store) -> None:
     assert priors.complete(got.ctx, key, got.plan, never).reused == 4
 
 
-def test_ranks_and_indices_differ(got: Inputs, key: str, store) -> None:
+@pytest.mark.parametrize("pods", [1, 2])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_defect_4_no_two_class_images_are_the_same(
+    got: Inputs, key: str, store, monkeypatch, batch: int, pods: int
+) -> None:
     """diffusers gave every rank the same generator: all of them made the same class images."""
-    priors.complete(got.ctx, key, got.plan, lambda: got.family)
-    assert len({store.read(priors.file_name(i)) for i in range(4)}) == 4
+    monkeypatch.setattr(priors, "batch_for", lambda resolution: batch)
+    for index in reversed(range(pods)):
+        whose = priors.complete if index == 0 else priors.draw_part
+        whose(got.ctx, key, got.plan, lambda: got.family, Shard(index, pods))
+    images = priors.load(got.ctx, key, 4)
+    assert len({image.tobytes() for image in images}) == 4
+    # Image i is that of seed + i, whoever drew it, and in whatever batch.
+    (alone,) = priors.draw(got.family, got.plan, [3])
+    assert np.abs(np.asarray(alone, int) - np.asarray(images[3], int)).max() <= 2
 
 
 def test_an_image_is_the_same_in_any_batch(got: Inputs) -> None:
-    import numpy as np
-
     one, two = priors.draw(got.family, got.plan, [2])[0], priors.draw(got.family, got.plan, [0, 1, 2])[2]
     assert np.abs(np.asarray(one, int) - np.asarray(two, int)).max() <= 2
 
@@ -87,6 +101,35 @@ def test_a_set_is_completed_not_redone(got: Inputs, key: str, store, harm: str) 
     manifest = get_manifest(store)
     assert manifest is not None
     assert set(manifest.files) == {priors.file_name(i) for i in range(4)}
+
+
+def test_pods_draw_a_share_each_and_the_first_commits(got: Inputs, key: str, store, monkeypatch) -> None:
+    monkeypatch.setattr(priors, "LOOK", 0.05)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(priors.complete, got.ctx, key, got.plan, lambda: got.family, Shard(0, 2))
+        while len(store.keys()) < 2:
+            assert not first.done()
+            time.sleep(0.01)
+        # Only its own share, and no manifest without the other's.
+        assert store.keys() == ["000000.png", "000002.png"]
+        assert priors.draw_part(got.ctx, key, got.plan, lambda: got.family, Shard(1, 2)) == 2
+        assert (first.result().images, first.result().reused) == (4, 0)
+    assert len({image.tobytes() for image in priors.load(got.ctx, key, 4)}) == 4
+
+
+def test_a_share_of_another_base_is_told(got: Inputs, key: str) -> None:
+    priors.draw_part(got.ctx, "sha256:other", got.plan, lambda: got.family, Shard(1, 2))
+    with pytest.raises(DatasetInvalid, match="the base changed"):
+        priors.complete(got.ctx, key, got.plan, lambda: got.family, Shard(0, 2))
+
+
+def test_what_another_job_drew_meanwhile_is_kept(got: Inputs, key: str, store) -> None:
+    def family():
+        store.write("000001.png", b"theirs")
+        return got.family
+
+    assert priors.draw_part(got.ctx, key, got.plan, family, Shard()) == 3
+    assert store.read("000001.png") == b"theirs"
 
 
 def test_more_images_extend_the_set(tmp_path: Path, context, small_job, got: Inputs, key: str) -> None:

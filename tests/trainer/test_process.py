@@ -32,7 +32,6 @@ def no_bucket_server(_: Path) -> dict:
 BAD = {
     "no folder": (empty_volume, ExitCode.DATA, Reason.DATASET_NOT_FOUND, "there is nothing at pvc://claim/not-there"),
     "no server": (no_bucket_server, ExitCode.DATA, Reason.DATASET_NOT_FOUND, "needs an S3 server"),
-    "not yet": (lambda _: {"method": {"learnToken": True}}, ExitCode.SPEC, Reason.INVALID_SPEC, "method.learnToken"),
     "negative": (lambda _: {"training": {"steps": -1}}, ExitCode.SPEC, Reason.INVALID_SPEC, "spec.training.steps"),
     "no identifier": (
         lambda _: {"subject": {"prompt": "a photo of a robot"}},

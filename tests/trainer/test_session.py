@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import time
 from dataclasses import replace
@@ -10,9 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreambooth_trainer import loop, scoring
+from dreambooth_trainer import dataset, loop, priors, scoring
 from dreambooth_trainer.checkpoint import Checkpoints
 from dreambooth_trainer.config import fingerprint
+from dreambooth_trainer.family import Family
 from dreambooth_trainer.faults import CheckpointsCorrupt, DatasetInvalid, NonFiniteLoss
 from dreambooth_trainer.prepare import Inputs, read_prepared
 
@@ -93,8 +95,6 @@ def test_other_settings_do_not_continue_a_checkpoint(ready, desk) -> None:
 
 
 def test_pictures_that_changed_are_refused(ready, desk, tmp_path: Path, examples: Path) -> None:
-    import shutil
-
     from dreambooth_trainer.context import Mirror
 
     ctx = ready()
@@ -120,6 +120,22 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_no_checkpoint_of_it(ready, d
     finally:
         loop.dreambooth_loss = real
     assert Checkpoints(ctx, print).committed() == [2]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_cached_and_uncached_training_are_equal(
+    ready, desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flip: bool
+) -> None:
+    how = {"method": {"trainTextEncoder": False}, "training": {"flip": flip}}
+    cold, warm = ready("cold", **how), ready("warm", **how)
+    loop.train(cold, desk(cold))
+    for kind in ("latents", "embeddings"):
+        shutil.copytree(tmp_path / "cold" / "store" / kind, tmp_path / "warm" / "store" / kind)
+    monkeypatch.setattr(dataset, "encode", lambda *_: pytest.fail("latents were computed"))
+    monkeypatch.setattr(Family, "encode_text", lambda *_: pytest.fail("captions were encoded"))
+    monkeypatch.setattr(priors, "load", lambda *_: pytest.fail("class images were fetched"))
+    loop.train(warm, desk(warm))
+    assert final_hash(warm) == final_hash(cold)
 
 
 def test_every_class_image_is_used(ready) -> None:

@@ -135,6 +135,20 @@ def test_what_mlflow_refuses_does_not_block_the_rest(server: Server, client, cap
     assert "params was refused" in capsys.readouterr().out
 
 
+def test_the_run_is_waited_for_unless_mlflow_is_away(server: Server) -> None:
+    server.stop()
+    away: list[str | None] = []
+    tracked = tracker(server, RunName("tests", "early", "uid-5"), on_away=away.append)
+    assert tracked.run_id(wait=60) is None
+    assert len(away) == 1
+    server.start()
+    assert tracked.finish("FINISHED", wait=60)
+    again = tracker(server, RunName("tests", "early", "uid-5"))
+    assert again.run_id(wait=60) == tracked.run_id(wait=0)
+    assert again.run_id(wait=0)
+    assert again.finish("FINISHED", wait=60)
+
+
 def test_the_end_is_bounded_when_mlflow_stays_away(server: Server) -> None:
     server.stop()
     tracked = tracker(server, RunName("tests", "away", "uid-4"))

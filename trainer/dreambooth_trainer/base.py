@@ -22,6 +22,12 @@ def base_digest(folder: Path) -> str:
     return describe(folder, (name for name in files if not name.startswith("."))).digest
 
 
+def part_digest(folder: Path, *parts: str) -> str:
+    """`sha256:<hex>` over the files of some of the base's parts."""
+    files = (p for part in parts for pattern in MODEL_FILES for p in (folder / part).rglob(pattern))
+    return describe(folder, sorted(p.relative_to(folder).as_posix() for p in files)).digest
+
+
 def check_base(folder: Path, parts: tuple[str, ...]) -> None:
     """Whether `parts` are there, as safetensors where they have weights. Raises BaseModelInvalid."""
     for part in parts:

@@ -75,9 +75,8 @@ class Source:
     masks: Tensor | None = None
 
 
-def subject_source(family: Family, pictures: Sequence[Picture], plan: Plan, captions: Sequence[str]) -> Source:
+def subject_source(latents: Latents, pictures: Sequence[Picture], plan: Plan, captions: Sequence[str]) -> Source:
     """The subject's pictures, each with its own caption of `captions`, size and mask."""
-    latents = encode(family, [picture.image for picture in pictures], plan.spec.training.flip)
     side = plan.resolution
     masks = None
     if any(picture.mask is not None for picture in pictures):

@@ -17,6 +17,9 @@ from dreambooth_trainer.tracking import flat
 if TYPE_CHECKING:
     from dreambooth_trainer.loop import Desk
 
+# A training that resumes at its end may be done before MLflow has told the run: it is waited for so long, seconds.
+RUN_WAIT = 15.0
+
 
 def params_of(session: Session, prepared: Prepared) -> dict[str, str]:
     """Every setting and the digests of what went in, for MLflow."""
@@ -67,8 +70,7 @@ def finish(session: Session, evaluator: Evaluator, desk: Desk) -> TrainResult:
     artifact = None
     if below is None:
         desk.board.set(phase=Phase.PUBLISHING)
-        run = desk.board.report.run
-        made = Made(prepared.base_digest, scores, run.id if run else None, step)
+        made = Made(prepared.base_digest, scores, desk.tracker.run_id(RUN_WAIT), step)
         with averaged(session):
             artifact = publish(session.ctx, plan, session.family, session.trainee, made)
         desk.tracker.register(f"{session.ctx.namespace}.{plan.spec.publish.name}", artifact)

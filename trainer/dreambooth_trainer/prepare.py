@@ -21,6 +21,7 @@ from dreambooth_trainer.context import Context
 from dreambooth_trainer.faults import DatasetInvalid, SpecFault
 from dreambooth_trainer.pictures import PictureSet, load_pictures
 from dreambooth_trainer.progress import Board, Console
+from dreambooth_trainer.shard import Shard
 from dreambooth_trainer.store import Missing
 
 if TYPE_CHECKING:
@@ -105,14 +106,18 @@ def _plan(ctx: Context, base: Path) -> Plan:
     return resolve(ctx.spec, native_resolution(base), "cuda" if gpu else "cpu", bf16, family_name(base))
 
 
-def prepare(ctx: Context, board: Board, console: Console) -> PrepareResult:
-    """Check everything, draw what lacks of the class images, score the base; leave `prepared.json`."""
+def prepare(ctx: Context, board: Board, console: Console, shard: Shard = Shard()) -> PrepareResult:
+    """Check everything, draw what lacks of the class images, score the base; leave `prepared.json`.
+
+    Of several pods each draws its share; the first commits the whole, and does all the rest.
+    """
     got = Inputs(ctx)
     plan, pictures = got.plan, got.pictures
     console.say(
         f"pictures: {len(pictures.train)} to train on, {len(pictures.held_out)} held out; base {got.base_digest[:19]}; "
         f"{plan.resolution} pixels"
     )
+    result = PrepareResult(dataset_digest=pictures.digest, base_digest=got.base_digest, images=pictures.count)
     family = got.family
     from dreambooth_trainer import priors
 
@@ -124,7 +129,11 @@ def prepare(ctx: Context, board: Board, console: Console) -> PrepareResult:
             board.advance(Progress(step=done, steps=total, percent=100 * done // total))
             console.step("class images", done, total)
 
-        prior = priors.complete(ctx, key, plan, lambda: family, progress)
+        if shard.index:
+            drawn = priors.draw_part(ctx, key, plan, lambda: family, shard, progress)
+            console.say(f"class images: {drawn} drawn, the share {shard.index + 1} of {shard.count}")
+            return result
+        prior = priors.complete(ctx, key, plan, lambda: family, shard, progress)
         console.say(f"class images: {prior.images}, {prior.reused} of them there before")
     scoring_key = scoring_key_of(got)
     scores = _known_scores(ctx, scoring_key)
@@ -134,9 +143,7 @@ def prepare(ctx: Context, board: Board, console: Console) -> PrepareResult:
         board.set(phase=Phase.PREPARING)
     found = Prepared(got.base_digest, pictures.digest, key, scoring_key, scores)
     ctx.job_store.write(PREPARED, found.dump())
-    return PrepareResult(
-        prior=prior, dataset_digest=pictures.digest, base_digest=got.base_digest, images=pictures.count
-    )
+    return result.model_copy(update={"prior": prior})
 
 
 def scoring_key_of(got: Inputs) -> str:

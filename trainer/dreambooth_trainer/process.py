@@ -9,6 +9,7 @@ from dreambooth_api.result import PrepareResult, TrainResult
 from dreambooth_trainer.context import Context, pod_context
 from dreambooth_trainer.faults import SavedOnSigterm, guarded
 from dreambooth_trainer.progress import Board, BoardServer, Console
+from dreambooth_trainer.shard import Shard, pod_shard
 from dreambooth_trainer.tracking import MlflowTracker, NullTracker, RunName, Tracker
 
 # How long MLflow is given to catch up at the end, seconds: after a success, after a fault, before a kill.
@@ -20,7 +21,7 @@ def run(process: str, job_file: Path, port: int) -> int:
     settle_libraries()
     end_on_sigterm()
     if process == "prepare":
-        return guarded(lambda: prepare_process(pod_context(job_file, port)))
+        return guarded(lambda: prepare_pod(pod_context(job_file, port)))
     return guarded(lambda: train_process(pod_context(job_file, port)))
 
 
@@ -51,14 +52,19 @@ def end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, hear)
 
 
-def prepare_process(ctx: Context) -> PrepareResult:
-    """Check the input, draw class images, score the base."""
+def prepare_pod(ctx: Context) -> PrepareResult:
+    """`prepare_process` as one of the pods that share the work."""
+    return prepare_process(ctx, pod_shard(ctx.spec.prepare_pods))
+
+
+def prepare_process(ctx: Context, shard: Shard = Shard()) -> PrepareResult:
+    """Check the input, draw class images; the first of several pods waits for the others and scores the base."""
     from dreambooth_trainer.prepare import prepare
 
     board = Board(ctx, Phase.PREPARING)
     server = BoardServer(board, ctx.port) if ctx.port is not None else None
     try:
-        return prepare(ctx, board, Console(ctx.terminal))
+        return prepare(ctx, board, Console(ctx.terminal), shard)
     finally:
         if server:
             server.close()

@@ -1,5 +1,7 @@
 """Everything that a training has in hand, put together in order: data, model, optimizer, ranks, the point to resume."""
 
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -8,11 +10,14 @@ from accelerate.utils import DistributedDataParallelKwargs
 from PIL import Image
 from torch import Tensor, nn
 
-from dreambooth_trainer import dataset, optim, priors, trainee
+from dreambooth_api import layout
+from dreambooth_api.artifact import content_digest
+from dreambooth_trainer import cache, dataset, optim, priors, trainee
+from dreambooth_trainer.base import part_digest
 from dreambooth_trainer.checkpoint import Checkpoints, State
 from dreambooth_trainer.config import Plan, fingerprint
 from dreambooth_trainer.context import Context
-from dreambooth_trainer.dataset import Dataset
+from dreambooth_trainer.dataset import Dataset, Latents
 from dreambooth_trainer.distributed import World
 from dreambooth_trainer.family import Family
 from dreambooth_trainer.faults import CheckpointsCorrupt, DatasetInvalid
@@ -84,7 +89,7 @@ def begin(ctx: Context, got: Inputs, prepared: Prepared, world: World, console: 
     data, captions = _data(ctx, got, prepared, world)
     family.park_vae()
     model = trainee.build(family, plan)
-    text = model.read(captions)
+    text = model.read(captions) if model.encoder_names else _embeddings(ctx, got, world, captions)
     optimizer = optim.build_optimizer(model, plan)
     ema = Ema(model.trainable(), plan.spec.training.ema) if plan.spec.training.ema and world.leads else None
     accelerator = _accelerator(plan)
@@ -111,28 +116,59 @@ def begin(ctx: Context, got: Inputs, prepared: Prepared, world: World, console: 
 
 def _data(ctx: Context, got: Inputs, prepared: Prepared, world: World) -> tuple[Dataset, list[str]]:
     """What is learnt from, and its captions."""
-    plan, family = got.plan, got.family
-    flip, prior = plan.spec.training.flip, None
-    captions = list(dict.fromkeys(plan.caption(picture) for picture in got.pictures.train))
-    subject = dataset.subject_source(family, got.pictures.train, plan, captions)
+    plan, pictures, prior = got.plan, got.pictures.train, None
+    captions = list(dict.fromkeys(plan.caption(picture) for picture in pictures))
+    digest = content_digest({picture.name: hashlib.sha256(picture.image.tobytes()).hexdigest() for picture in pictures})
+    latents = _latents(ctx, got, world, digest, lambda: [picture.image for picture in pictures])
+    subject = dataset.subject_source(latents, pictures, plan, captions)
     if plan.with_prior:
         captions.append(plan.class_prompt)
-        images = _class_images(ctx, got, prepared, world)
-        prior = dataset.class_source(dataset.encode(family, images, flip), plan.resolution, len(captions) - 1)
-    return Dataset(plan, subject, prior, family.timesteps), captions
+        latents = _class_latents(ctx, got, prepared, world)
+        prior = dataset.class_source(latents, plan.resolution, len(captions) - 1)
+    return Dataset(plan, subject, prior, got.family.timesteps), captions
 
 
-def _class_images(ctx: Context, got: Inputs, prepared: Prepared, world: World) -> list[Image.Image]:
-    """The class images; what was lost or spoilt since `prepare` is drawn again by rank 0."""
-    key, count = prepared.prior_key or "", got.plan.spec.prior.images
+def _latents(
+    ctx: Context, got: Inputs, world: World, pictures: str, images: Callable[[], Sequence[Image.Image]]
+) -> Latents:
+    """Latents of the pictures of digest `pictures`, from the store or encoded now; `images` may be asked by rank 0."""
+    flip = got.plan.spec.training.flip
+    key = cache.key_of(part_digest(got.base, "vae"), pictures, got.plan.resolution, flip)
+
+    def compute() -> cache.Tensors:
+        found = dataset.encode(got.family, images(), flip)
+        return {"mean": found.mean, "deviation": found.deviation}
+
+    return Latents(**cache.cached(ctx.store.at(layout.latents_prefix(key)), world, compute))
+
+
+def _class_latents(ctx: Context, got: Inputs, prepared: Prepared, world: World) -> Latents:
+    """Of the class images; what was lost or spoilt of them since `prepare` is drawn again by rank 0."""
+    key, count, digest = prepared.prior_key or "", got.plan.spec.prior.images, None
     if world.leads:
         try:
-            images = priors.load(ctx, key, count)
+            digest = priors.digest(ctx, key, count)
         except CorruptFolder:
             priors.complete(ctx, key, got.plan, lambda: got.family)
-            images = priors.load(ctx, key, count)
-    world.share(None)
-    return images if world.leads else priors.load(ctx, key, count)
+            digest = priors.digest(ctx, key, count)
+
+    def images() -> list[Image.Image]:
+        try:
+            return priors.load(ctx, key, count)
+        except CorruptFolder:
+            priors.complete(ctx, key, got.plan, lambda: got.family)
+            return priors.load(ctx, key, count)
+
+    return _latents(ctx, got, world, world.share(digest), images)
+
+
+def _embeddings(ctx: Context, got: Inputs, world: World, captions: Sequence[str]) -> Tensor:
+    """The captions as frozen text encoders read them, from the store or encoded now: a row each."""
+    family, plan = got.family, got.plan
+    words = part_digest(got.base, *family.encoder_names, *family.tokenizer_names)
+    key = cache.key_of(words, list(captions), plan.precision, plan.device)
+    store = ctx.store.at(layout.embeddings_prefix(key))
+    return cache.cached(store, world, lambda: {"text": family.encode_text(captions)})["text"].to(plan.device)
 
 
 def _accelerator(plan: Plan) -> Accelerator:

@@ -32,6 +32,7 @@ class Tracker(Protocol):
     def tags(self, values: dict[str, str]) -> None: ...
     def metrics(self, step: int, values: dict[str, float], stamp: int | None = None) -> None: ...
     def unsent(self) -> list[Entry]: ...
+    def run_id(self, wait: float) -> str | None: ...
     def image(self, image: Image.Image, path: str) -> None: ...
     def register(self, model: str, artifact: ArtifactStatus) -> None: ...
     def finish(self, status: str, wait: float) -> bool: ...
@@ -52,6 +53,10 @@ class NullTracker:
     def unsent(self) -> list[Entry]:
         """Nothing."""
         return []
+
+    def run_id(self, wait: float) -> str | None:
+        """None."""
+        return None
 
     def image(self, image: Image.Image, path: str) -> None:
         """Nothing."""
@@ -94,6 +99,8 @@ class MlflowTracker:
         self._unsent: deque[Entry] = deque()
         self._client: Any = None
         self._run_id = ""
+        # Set once the run is there, or MLflow is known to be away.
+        self._answered = threading.Event()
         # The last step of each metric that is there: a resumed run measures again what it had, and it is not repeated.
         self._logged_to: dict[str, int] = {}
         self._closing = threading.Event()
@@ -141,6 +148,11 @@ class MlflowTracker:
         """Numbers that MLflow has not taken yet: a checkpoint keeps them, so that a kill does not lose them."""
         return list(self._unsent)
 
+    def run_id(self, wait: float) -> str | None:
+        """The run's id; None while there is none. It is waited for, at most `wait` seconds, unless MLflow is away."""
+        self._answered.wait(wait)
+        return self._run_id or None
+
     def image(self, image: Image.Image, path: str) -> None:
         """A picture among the run's artifacts."""
         self._put("image", lambda: self._client.log_image(self._run_id, image, path))
@@ -169,6 +181,7 @@ class MlflowTracker:
     def _work(self) -> None:
         """The thread: connect, then send in order, each until it is taken."""
         self._until_taken("connect", self._connect)
+        self._answered.set()
         while (item := self._queue.get()) is not None and not self._closing.is_set():
             self._until_taken(*item)
 
@@ -184,6 +197,7 @@ class MlflowTracker:
                     break
                 if not away:
                     away = True
+                    self._answered.set()
                     self._on_away(f"MLflow is away: {type(error).__name__}; training goes on, entries are kept")
                     print(f"tracking: MLflow is away ({type(error).__name__}); entries are kept", flush=True)
                 self._closing.wait(self.pause)
