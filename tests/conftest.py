@@ -79,7 +79,9 @@ def make_sdxl(folder: Path) -> Path:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
     torch.manual_seed(0)
-    tokenizer = CLIPTokenizer.from_pretrained(Path(__file__).parents[1] / "examples" / "base" / "tokenizer", local_files_only=True)
+    tokenizer = CLIPTokenizer.from_pretrained(
+        Path(__file__).parents[1] / "examples" / "base" / "tokenizer", local_files_only=True
+    )
     # As the real ones have it: an `eos_token_id` of 2, by which the pooled state is that of the highest id.
     words = {"vocab_size": len(tokenizer), "max_position_embeddings": 16, "num_hidden_layers": 2, "eos_token_id": 2}
     words |= {"num_attention_heads": 4, "bos_token_id": 0, "pad_token_id": 1}

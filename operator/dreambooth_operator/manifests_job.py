@@ -1,4 +1,4 @@
-"""A job's children: ConfigMap, headless Service, the Indexed Jobs that prepare and train; and the model it makes. Pure."""
+"""A job's children: ConfigMap, headless Service, Indexed Jobs that prepare and train; and the model it makes. Pure."""
 
 import json
 from typing import Any

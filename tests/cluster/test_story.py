@@ -4,7 +4,9 @@ import base64
 import hashlib
 import io
 import json
+import re
 
+import httpx
 import openai
 import pytest
 from PIL import Image, ImageChops
@@ -54,8 +56,18 @@ def test_mlflow_the_store_and_prometheus_hold_the_evidence(trained):
     assert found.facts["MLflow"]["parameters"] > 40
     assert found.facts["MLflow"]["lossPoints"] > 5
     assert set(found.facts["Prometheus"]) == {"operator", "trainer", "server"}
-    for url in found.urls.values():
-        assert url.startswith("http://")
+    mlflow, prometheus = found.urls["mlflow"], found.urls["prometheus"]
+    # As its own page asks: MLflow refuses pages of origins that it does not know.
+    search = f"{mlflow}/ajax-api/2.0/mlflow/runs/search"
+    experiment = httpx.get(f"{mlflow}/api/2.0/mlflow/runs/get", params={"run_id": trained.status["run"]["id"]}).json()
+    body = {"experiment_ids": [experiment["run"]["info"]["experiment_id"]]}
+    assert httpx.post(search, json=body, headers={"Origin": mlflow}).json()["runs"]
+    assert httpx.post(search, json=body, headers={"Origin": "http://elsewhere.example"}).status_code == 403
+    # Every script and style that Prometheus' page loads is there.
+    page = httpx.get(prometheus, follow_redirects=True).text
+    loaded = re.findall(r'(?:src|href)="(/[^"]*\.(?:js|css)[^"]*)"', page)
+    assert len(loaded) > 5
+    assert {httpx.get(f"{prometheus}{path}").status_code for path in loaded} == {200}
 
 
 def test_the_artifact_in_the_store_matches_its_manifest(trained):

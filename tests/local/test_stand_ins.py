@@ -19,6 +19,19 @@ def test_a_static_program_has_none():
     assert stand_ins.linked("\tnot a dynamic executable\n") == []
 
 
+def test_pages_come_with_what_they_load_of_linked_libraries(tmp_path):
+    static, library = tmp_path / "web" / "static", tmp_path / "javascript" / "jquery"
+    (library / "data").mkdir(parents=True)
+    static.mkdir(parents=True)
+    for path in (static / "graph.js", library / "jquery.js", library / "jquery.min.js", library / "data" / "a.woff2"):
+        path.write_text("x")
+    (static / "jquery").symlink_to(library)
+    found = stand_ins.pages(tmp_path / "web")
+    names = sorted(Path(name).relative_to(static).as_posix() for name in found)
+    assert names == ["graph.js", "jquery/data/a.woff2", "jquery/jquery.min.js"]
+    assert stand_ins.pages(tmp_path / "absent") == {}
+
+
 def test_minio_starts_as_the_public_image_does():
     image = stand_ins.minio(Places(Path("/cache"), Path("/state")))
     assert list(image.entrypoint) == ["/usr/bin/minio"]

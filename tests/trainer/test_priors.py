@@ -119,7 +119,7 @@ def test_pods_draw_a_share_each_and_the_first_commits(got: Inputs, key: str, sto
 
 def test_a_share_of_another_base_is_told(got: Inputs, key: str) -> None:
     priors.draw_part(got.ctx, "sha256:other", got.plan, lambda: got.family, Shard(1, 2))
-    with pytest.raises(DatasetInvalid, match="the base changed"):
+    with pytest.raises(DatasetInvalid, match="it changed while"):
         priors.complete(got.ctx, key, got.plan, lambda: got.family, Shard(0, 2))
 
 

@@ -147,7 +147,7 @@ def _await_shards(ctx: Context, key: str, count: int, look: Callable[[], None]) 
             with contextlib.suppress(Missing):
                 said = json.loads(ctx.job_store.read(_marker(index)))
                 if said["key"] != key:
-                    raise DatasetInvalid("baseModel: the base changed while its class images were drawn: make a new job")
+                    raise DatasetInvalid("baseModel: it changed while its class images were drawn: make a new job")
                 waiting.remove(index)
                 drawn += said["drawn"]
         if waiting:
