@@ -1,9 +1,9 @@
 """Can a kill spoil a training? python benchmarks/resume.py [--kills 100] [--write]
 
 A small training is killed with SIGKILL at random moments, uploads included, and started again, 100 times, on a real S3
-server (versitygw, on this machine). Every time, weights, optimizer and average as they are after the resume are compared
-by hash with those of a training that nobody disturbed. Then the time that training waits for checkpoints is measured.
-One JSON object; `--write` keeps it as benchmarks/results/resume.json.
+server (versitygw, on this machine). Every time, weights, optimizer and average as they are after the resume are
+compared by hash with those of a training that nobody disturbed. Then it is measured how long training waits for
+checkpoints. One JSON object; `--write` keeps it as benchmarks/results/resume.json.
 
 The base is the example's in shape with random weights and half its width: what is tested is no number's quality.
 """
