@@ -210,7 +210,7 @@ def test_the_cut_is_known(tmp_path: Path) -> None:
         ((4000, 3000), (576, 448)),
         ((3000, 4000), (448, 576)),
         ((1920, 1080), (640, 384)),
-        ((9000, 1000), (1024, 256)),
+        ((9000, 1000), (1024, 128)),
     ],
 )
 def test_a_bucket_is_the_nearest_shape_of_the_squares_area(size: tuple[int, int], expected: tuple[int, int]) -> None:

@@ -157,7 +157,7 @@ def test_pictures_of_several_shapes_are_trained_in_one_batch(
     assert result is not None
     assert result.artifact is not None
     # Two of the four pictures of each batch are wide; the four class images are square.
-    assert sorted(set(map(tuple, shapes))) == [(2, 4, 4, 12), (6, 4, 8, 8)]
+    assert sorted(set(map(tuple, shapes))) == [(2, 8, 4, 12), (6, 8, 8, 8)]
 
 
 def test_every_class_image_is_used(ready) -> None:
