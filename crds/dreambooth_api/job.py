@@ -298,11 +298,6 @@ class DreamBoothJobSpec(ApiModel):
             ".training.warmupSteps",
         ),
         (
-            "self.topology.gpusPerNode > 0 || self.training.optimizer != 'AdamW8bit'",
-            "AdamW8bit needs a GPU: set topology.gpusPerNode or another optimizer",
-            ".training.optimizer",
-        ),
-        (
             "self.topology.gpusPerNode > 0 || self.training.precision != 'fp16'",
             "fp16 needs a GPU: set topology.gpusPerNode or another precision",
             ".training.precision",
