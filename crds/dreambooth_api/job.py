@@ -182,6 +182,11 @@ class Training(ApiModel):
     resolution: int | None = Field(
         None, ge=8, le=4096, multiple_of=8, description="Pixels of a side. Default: the base's."
     )
+    aspect_ratio_buckets: bool = Field(
+        False,
+        description="Cut each picture of the subject to the size, of about the square's area, that is nearest to its "
+        "shape; otherwise to the square in its middle.",
+    )
     flip: bool = Field(False, description="Mirror every other picture at random: not for subjects with a side.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The seed of every random choice.")
     compile: bool = Field(False, description="torch.compile the U-Net.")
@@ -291,11 +296,6 @@ class DreamBoothJobSpec(ApiModel):
             "!has(self.training.steps) || self.training.warmupSteps < self.training.steps",
             "warmupSteps must be below steps",
             ".training.warmupSteps",
-        ),
-        (
-            "self.topology.gpusPerNode > 0 || self.training.optimizer != 'AdamW8bit'",
-            "AdamW8bit needs a GPU: set topology.gpusPerNode or another optimizer",
-            ".training.optimizer",
         ),
         (
             "self.topology.gpusPerNode > 0 || self.training.precision != 'fp16'",

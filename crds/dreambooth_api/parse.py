@@ -91,8 +91,6 @@ def job_faults(spec: DreamBoothJobSpec) -> list[str]:
         faults.append("spec.subject.prompt: prompt must contain the identifier: write {identifier} where it belongs")
     if training.steps is not None and training.warmup_steps >= training.steps:
         faults.append("spec.training.warmupSteps: warmupSteps must be below steps")
-    if spec.topology.gpus_per_node == 0 and training.optimizer == "AdamW8bit":
-        faults.append("spec.training.optimizer: AdamW8bit needs a GPU: set topology.gpusPerNode or another optimizer")
     if spec.topology.gpus_per_node == 0 and training.precision == "fp16":
         faults.append("spec.training.precision: fp16 needs a GPU: set topology.gpusPerNode or another precision")
     every = spec.validation.every_steps

@@ -14,7 +14,7 @@ from dreambooth_trainer import loop
 from dreambooth_trainer.checkpoint import Checkpoints
 from dreambooth_trainer.dataset import Batch
 from dreambooth_trainer.distributed import World, join
-from dreambooth_trainer.loss import dreambooth_loss
+from dreambooth_trainer.loss import dreambooth_loss, sample_errors
 from dreambooth_trainer.prepare import Inputs, read_prepared
 from dreambooth_trainer.progress import Console
 from dreambooth_trainer.session import Session, begin
@@ -34,10 +34,12 @@ def session_of(ctx, world: World) -> Session:
 def local_gradients(session: Session) -> dict[str, torch.Tensor]:
     """Of this rank's batch alone, without DDP."""
     batch: Batch = session.data.batch(0, 0, session.world.rank, session.world.size)
-    noisy = session.family.add_noise(batch.latents, batch.noise, batch.timesteps)
-    target = session.family.target(batch.latents, batch.noise, batch.timesteps)
-    prediction = session.trainee(noisy, batch.timesteps, session.text, batch.rows, batch.sizes)
-    dreambooth_loss(prediction, target, subjects=batch.subjects, prior_weight=1.0).total.backward()
+    (group,) = batch.groups
+    noisy = session.family.add_noise(group.latents, group.noise, group.timesteps)
+    target = session.family.target(group.latents, group.noise, group.timesteps)
+    (prediction,) = session.trainee([noisy], [group], session.text)
+    errors = sample_errors(prediction, target)
+    dreambooth_loss(errors, subjects=batch.subjects, prior_weight=1.0).total.backward()
     found = {name: p.grad.clone() for name, p in session.trainee.trainable().items()}
     session.trainee.zero_grad()
     return found

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from dreambooth_trainer.loss import dreambooth_loss, min_snr_weights
+from dreambooth_trainer.loss import dreambooth_loss, min_snr_weights, sample_errors
 
 
 def batch(count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -14,7 +14,7 @@ def test_instance_plus_weighted_prior(size: int) -> None:
     prediction, target = batch(2 * size)
     squares = (prediction - target) ** 2
     expected = squares[:size].mean() + 0.3 * squares[size:].mean()
-    loss = dreambooth_loss(prediction, target, subjects=size, prior_weight=0.3)
+    loss = dreambooth_loss(sample_errors(prediction, target), subjects=size, prior_weight=0.3)
     torch.testing.assert_close(loss.total, expected)
     assert loss.per_sample.shape == (2 * size,)
 
@@ -26,19 +26,19 @@ def test_min_snr_weighs_each_part_by_its_own_samples(size: int) -> None:
     weights = torch.arange(1.0, 2 * size + 1)
     each = ((prediction - target) ** 2).mean((1, 2, 3))
     expected = (each[:size] * weights[:size]).mean() + 0.5 * (each[size:] * weights[size:]).mean()
-    loss = dreambooth_loss(prediction, target, subjects=size, prior_weight=0.5, weights=weights)
+    loss = dreambooth_loss(sample_errors(prediction, target), subjects=size, prior_weight=0.5, weights=weights)
     torch.testing.assert_close(loss.total, expected)
 
 
 def test_without_prior_only_the_subject_counts() -> None:
     prediction, target = batch(3)
-    loss = dreambooth_loss(prediction, target, subjects=3, prior_weight=7.0)
+    loss = dreambooth_loss(sample_errors(prediction, target), subjects=3, prior_weight=7.0)
     torch.testing.assert_close(loss.total, ((prediction - target) ** 2).mean())
 
 
 def test_computed_in_float32() -> None:
     prediction, target = batch(2)
-    half = dreambooth_loss(prediction.bfloat16(), target, subjects=2, prior_weight=1.0)
+    half = dreambooth_loss(sample_errors(prediction.bfloat16(), target), subjects=2, prior_weight=1.0)
     assert half.total.dtype == torch.float32
 
 

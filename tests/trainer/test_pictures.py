@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from dreambooth_trainer.faults import DatasetInvalid, DatasetNotFound
-from dreambooth_trainer.pictures import decode, fit, load_pictures, sheet
+from dreambooth_trainer.pictures import bucket, decode, fit, load_pictures, sheet
 
 RED, BLUE = (220, 20, 30), (20, 30, 220)
 
@@ -85,7 +85,7 @@ def test_large_photograph(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     path = saved(halves(4000, 3000).rotate(90, expand=True).resize((4000, 3000)), tmp_path / "photo.jpg", exif=exif)
-    image = fit(decode(path, 64), 64)
+    image = fit(decode(path, 64), (64, 64))
     assert image.size == (64, 64)
     assert is_close(image.getpixel((32, 4)), RED)
 
@@ -162,7 +162,7 @@ def test_the_middle_is_cut_out() -> None:
     wide = Image.new("RGB", (300, 100), BLUE)
     wide.paste(RED, (100, 0, 200, 100))
     # The resampling filter may ring at the edges of the cut.
-    assert np.abs(np.asarray(fit(wide, 32), int)[:, 2:-2] - RED).max() <= 2
+    assert np.abs(np.asarray(fit(wide, (32, 32)), int)[:, 2:-2] - RED).max() <= 2
 
 
 def test_sheet_has_rows_of_columns() -> None:
@@ -200,6 +200,37 @@ def test_the_cut_is_known(tmp_path: Path) -> None:
     saved(halves(300, 100), tmp_path / "1.png")
     (picture,) = load_pictures(tmp_path, 32, 0).train
     assert (picture.original, picture.cut) == ((100, 300), (0, 32))
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((1000, 1000), (512, 512)),
+        ((1030, 1000), (512, 512)),
+        ((4000, 3000), (576, 448)),
+        ((3000, 4000), (448, 576)),
+        ((1920, 1080), (640, 384)),
+        ((9000, 1000), (1024, 128)),
+    ],
+)
+def test_a_bucket_is_the_nearest_shape_of_the_squares_area(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    found = bucket(size, 512, 64)
+    assert found == expected
+    assert found[0] * found[1] <= 512 * 512
+
+
+def test_pictures_to_train_on_keep_their_shape_in_buckets(tmp_path: Path) -> None:
+    for name, size in (("1.png", (300, 100)), ("2.png", (90, 100)), ("3.png", (300, 100))):
+        saved(halves(*size), tmp_path / name)
+    mask = Image.new("L", (300, 100))
+    mask.paste(255, (150, 0, 300, 100))
+    saved(mask, tmp_path / "1.mask.png")
+    found = load_pictures(tmp_path, 32, 1, step=16)
+    wide, tall = found.train
+    assert (wide.image.size, wide.mask.size, wide.original, wide.cut) == ((48, 16), (48, 16), (100, 300), (0, 0))
+    assert (wide.mask.getpixel((4, 8)), wide.mask.getpixel((44, 8))) == (0, 255)
+    assert tall.image.size == (32, 32)
+    assert found.held_out[0].image.size == (32, 32)
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from dreambooth_trainer import dataset, loop, priors, scoring
 from dreambooth_trainer.checkpoint import Checkpoints
 from dreambooth_trainer.config import fingerprint
+from dreambooth_trainer.context import Mirror
 from dreambooth_trainer.family import Family
 from dreambooth_trainer.faults import CheckpointsCorrupt, DatasetInvalid, NonFiniteLoss
 from dreambooth_trainer.prepare import Inputs, read_prepared
@@ -95,8 +97,6 @@ def test_other_settings_do_not_continue_a_checkpoint(ready, desk) -> None:
 
 
 def test_pictures_that_changed_are_refused(ready, desk, tmp_path: Path, examples: Path) -> None:
-    from dreambooth_trainer.context import Mirror
-
     ctx = ready()
     shutil.copytree(examples, tmp_path / "examples", ignore=shutil.ignore_patterns("world", "subjects"))
     (tmp_path / "examples" / "robot" / "images" / "1.png").unlink()
@@ -107,18 +107,18 @@ def test_pictures_that_changed_are_refused(ready, desk, tmp_path: Path, examples
 
 def test_a_loss_that_is_not_finite_stops_and_leaves_no_checkpoint_of_it(ready, desk) -> None:
     ctx = ready(training={"steps": 6, "learningRate": 10.0, "optimizer": "Adafactor", "maxGradNorm": 1e6})
-    real, calls = loop.dreambooth_loss, []
+    real, calls = loop.sample_errors, []
 
-    def spoilt(prediction, target, **options):
+    def spoilt(prediction, *others):
         calls.append(1)
-        return real(prediction * (float("nan") if len(calls) == 4 else 1), target, **options)
+        return real(prediction * (float("nan") if len(calls) == 4 else 1), *others)
 
-    loop.dreambooth_loss = spoilt
+    loop.sample_errors = spoilt
     try:
         with pytest.raises(NonFiniteLoss, match=r"nan at step 4, learning rate 1\.0e\+01, on .*\.png \(sample"):
             loop.train(ctx, desk(ctx))
     finally:
-        loop.dreambooth_loss = real
+        loop.sample_errors = real
     assert Checkpoints(ctx, print).committed() == [2]
 
 
@@ -136,6 +136,28 @@ def test_cached_and_uncached_training_are_equal(
     monkeypatch.setattr(priors, "load", lambda *_: pytest.fail("class images were fetched"))
     loop.train(warm, desk(warm))
     assert final_hash(warm) == final_hash(cold)
+
+
+def test_pictures_of_several_shapes_are_trained_in_one_batch(
+    ready, prepare, desk, tmp_path: Path, examples: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = tmp_path / "world"
+    (world / "robot" / "images").mkdir(parents=True)
+    (world / "base").symlink_to(examples / "base")
+    for path in (examples / "robot" / "images").iterdir():
+        with Image.open(path) as image:
+            wide = image.resize((image.width * (3 if path.stem in "12" else 1), image.height))
+            wide.save(world / "robot" / "images" / path.name)
+    ctx = ready(training={"aspectRatioBuckets": True, "batchSize": 4, "steps": 2})
+    ctx = replace(ctx, mirror=Mirror("s3://dreambooth/examples", world))
+    prepare(ctx)
+    shapes, real = [], loop.sample_errors
+    monkeypatch.setattr(loop, "sample_errors", lambda p, *others: shapes.append(p.shape) or real(p, *others))
+    result = loop.train(ctx, desk(ctx))
+    assert result is not None
+    assert result.artifact is not None
+    # Two of the four pictures of each batch are wide; the four class images are square.
+    assert sorted(set(map(tuple, shapes))) == [(2, 8, 4, 12), (6, 8, 8, 8)]
 
 
 def test_every_class_image_is_used(ready) -> None:

@@ -7,7 +7,7 @@ from dreambooth_trainer.stream import CLASS, STRATA, SUBJECT, Draw, draw, first_
 
 
 def sample(index: int, kind: str = SUBJECT, seed: int = 3, flip: bool = True) -> Draw:
-    return draw(kind, seed, index, pictures=5, shape=(2, 3, 3), timesteps=1000, flip=flip)
+    return draw(kind, seed, index, shapes=[(2, 3, 3)] * 5, timesteps=1000, flip=flip)
 
 
 def same(a: Draw, b: Draw) -> bool:
@@ -30,7 +30,7 @@ def test_other_samples_have_other_noise(other: Draw) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 5, 37])
 def test_every_picture_comes_once_per_round(count: int) -> None:
-    drawn = [draw(CLASS, 0, i, pictures=count, shape=(1,), timesteps=10, flip=False).picture for i in range(3 * count)]
+    drawn = [draw(CLASS, 0, i, shapes=[(1,)] * count, timesteps=10, flip=False).picture for i in range(3 * count)]
     assert Counter(drawn) == dict.fromkeys(range(count), 3)
 
 

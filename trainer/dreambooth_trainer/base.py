@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from dreambooth_trainer.faults import BaseModelInvalid
 from dreambooth_trainer.manifests import describe
@@ -66,6 +67,17 @@ def _family(folder: Path) -> tuple[str, tuple[str, ...]]:
 
 def native_resolution(folder: Path) -> int:
     """Pixels of a side that the base was made for."""
-    unet = json.loads((folder / "unet" / "config.json").read_text(encoding="utf-8"))
-    vae = json.loads((folder / "vae" / "config.json").read_text(encoding="utf-8"))
-    return int(unet["sample_size"]) * 2 ** (len(vae["block_out_channels"]) - 1)
+    return int(_config(folder, "unet")["sample_size"]) * _shrinking(folder, "vae")
+
+
+def size_step(folder: Path) -> int:
+    """Pixels of which a side must be a multiple: by so much VAE and U-Net shrink a picture."""
+    return _shrinking(folder, "vae") * _shrinking(folder, "unet")
+
+
+def _shrinking(folder: Path, part: str) -> int:
+    return 2 ** (len(_config(folder, part)["block_out_channels"]) - 1)
+
+
+def _config(folder: Path, part: str) -> dict[str, Any]:
+    return json.loads((folder / part / "config.json").read_text(encoding="utf-8"))

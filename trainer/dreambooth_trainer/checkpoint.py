@@ -92,10 +92,14 @@ def read_state(folder: Path) -> State:
 def _split(optimizer: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """An optimizer's state_dict as tensors by path and what JSON can hold."""
     tensors: dict[str, Tensor] = {}
+    places: set[int] = set()
 
     def take(path: str, value: Any) -> Any:
         if isinstance(value, Tensor):
-            tensors[path] = value.detach().cpu().contiguous()
+            kept = value.detach().cpu().contiguous()
+            # A table that states share is kept with each of them: a file holds no shared memory.
+            tensors[path] = kept.clone() if kept.data_ptr() in places else kept
+            places.add(kept.data_ptr())
             return {"tensor": path}
         if isinstance(value, dict):
             return {"dict": {str(k): take(f"{path}.{k}", v) for k, v in value.items()}}

@@ -1,6 +1,6 @@
 """Latents and captions, cached once, and batches cut from the sample stream."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,49 +16,77 @@ from dreambooth_trainer.stream import CLASS, SUBJECT, Draw, draw, first_index
 
 @dataclass(frozen=True)
 class Latents:
-    """The posteriors of pictures, on the CPU: `mean` and `deviation` are (mirrored, N, C, h, w)."""
+    """The posteriors of pictures, on the CPU, a tensor for each picture: (mirrored, mean and deviation, C, h, w)."""
 
-    mean: Tensor
-    deviation: Tensor
+    each: tuple[Tensor, ...]
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Of one latent."""
-        return tuple(self.mean.shape[2:])
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Of the pictures' latents, (C, h, w) each."""
+        return [tuple(tensor.shape[2:]) for tensor in self.each]
 
     def __len__(self) -> int:
-        return self.mean.shape[1]
+        return len(self.each)
 
     def sample(self, drawn: Draw) -> Tensor:
         """The latent of one sample of the stream."""
-        which = int(drawn.flip), drawn.picture
-        return self.mean[which] + self.deviation[which] * drawn.latent
+        mean, deviation = self.each[drawn.picture][int(drawn.flip)]
+        return mean + deviation * drawn.latent
+
+    def tensors(self) -> dict[str, Tensor]:
+        """To be kept by name."""
+        return {f"{index:06d}": tensor for index, tensor in enumerate(self.each)}
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "Latents":
+        """The inverse of `tensors`."""
+        return cls(tuple(tensors[name] for name in sorted(tensors)))
 
 
 def encode(family: Family, images: Sequence[Image.Image], flip: bool) -> Latents:
     """Encode pictures, and their mirror images where they are used: a VAE is not exactly symmetric."""
-    means, deviations = [], []
-    for mirrored in (False, True) if flip else (False,):
-        mean, deviation = family.encode_latents([ImageOps.mirror(i) for i in images] if mirrored else images)
-        means.append(mean)
-        deviations.append(deviation)
-    return Latents(torch.stack(means), torch.stack(deviations))
+    found: dict[int, Tensor] = {}
+    for size in dict.fromkeys(image.size for image in images):
+        places = [place for place, image in enumerate(images) if image.size == size]
+        same = [images[place] for place in places]
+        sides = [same, [ImageOps.mirror(image) for image in same]] if flip else [same]
+        posteriors = [torch.stack(family.encode_latents(side), dim=1) for side in sides]
+        found |= zip(places, torch.stack(posteriors, dim=1), strict=True)
+    return Latents(tuple(found[place] for place in range(len(images))))
 
 
 @dataclass(frozen=True)
-class Batch:
-    """One forward pass: the subject's samples first, as many of the class behind them."""
+class Group:
+    """The samples of a batch that have one shape: the U-Net takes them together."""
 
+    # Where they stand in the batch.
+    places: list[int]
     latents: Tensor
     noise: Tensor
     timesteps: Tensor
-    subjects: int
-    names: list[str]
     # Sample i has caption `rows[i]` of the dataset's, and the micro-conditioning `sizes[i]` (N, 6).
     rows: list[int]
     sizes: Tensor
     # How much each place of a latent counts, (N, h, w); None: all alike.
     masks: Tensor | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward pass: the subject's samples first, as many of the class behind them, grouped by shape."""
+
+    groups: list[Group]
+    subjects: int
+    names: list[str]
+
+    def in_order(self, values: Sequence[Tensor]) -> Tensor:
+        """One number per sample, as the groups have them, in the batch's order (N,)."""
+        if len(values) == 1:
+            return values[0]
+        places = [place for group in self.groups for place in group.places]
+        each = torch.cat(list(values)).unbind()
+        # Not a gather, for the order in which gradients are summed.
+        return torch.stack([each[places.index(place)] for place in range(len(places))])
 
 
 @dataclass(frozen=True)
@@ -71,21 +99,20 @@ class Source:
     rows: list[int]
     # Original height and width, top and left of the cut, target height and width, pixels.
     sizes: list[tuple[int, int, int, int, int, int]]
-    # How much each place of a latent counts, (N, h, w) of mean 1; None: all alike.
-    masks: Tensor | None = None
+    # How much each place of a latent counts, (h, w) of mean 1; None: all alike.
+    masks: list[Tensor] | None = None
 
 
 def subject_source(latents: Latents, pictures: Sequence[Picture], plan: Plan, captions: Sequence[str]) -> Source:
     """The subject's pictures, each with its own caption of `captions`, size and mask."""
-    side = plan.resolution
     masks = None
     if any(picture.mask is not None for picture in pictures):
-        masks = torch.stack([mask_weights(picture.mask, latents.shape[1:]) for picture in pictures])
+        masks = [mask_weights(picture.mask, s[1:]) for picture, s in zip(pictures, latents.shapes, strict=True)]
     return Source(
         latents,
         [picture.name for picture in pictures],
         [captions.index(plan.caption(picture)) for picture in pictures],
-        [(*picture.original, *picture.cut, side, side) for picture in pictures],
+        [(*picture.original, *picture.cut, picture.image.height, picture.image.width) for picture in pictures],
         masks,
     )
 
@@ -130,15 +157,26 @@ class Dataset:
             for index in range(first, first + self.plan.batch)
         ]
 
+        shapes: dict[tuple[int, ...], list[int]] = {}
+        for place, (_, d) in enumerate(drawn):
+            shapes.setdefault(tuple(d.noise.shape), []).append(place)
+        return Batch(
+            groups=[self._group(places, drawn) for places in shapes.values()],
+            subjects=self.plan.batch,
+            names=[f"{s.names[d.picture]} (sample {d.index}, timestep {d.timestep})" for s, d in drawn],
+        )
+
+    def _group(self, places: list[int], batch: Sequence[tuple[Source, Draw]]) -> Group:
+        drawn = [batch[place] for place in places]
+
         def moved(values: Tensor) -> Tensor:
             return values.to(self.plan.device, non_blocking=True)
 
-        return Batch(
+        return Group(
+            places=places,
             latents=moved(torch.stack([source.latents.sample(d) for source, d in drawn])),
             noise=moved(torch.stack([d.noise for _, d in drawn])),
             timesteps=moved(torch.tensor([d.timestep for _, d in drawn])),
-            subjects=self.plan.batch,
-            names=[f"{s.names[d.picture]} (sample {d.index}, timestep {d.timestep})" for s, d in drawn],
             rows=[source.rows[d.picture] for source, d in drawn],
             sizes=moved(torch.tensor([source.sizes[d.picture] for source, d in drawn])),
             masks=moved(torch.stack([_mask(source, d) for source, d in drawn])) if self._masked else None,
@@ -154,8 +192,7 @@ class Dataset:
             kind,
             training.seed,
             index,
-            pictures=len(latents),
-            shape=latents.shape,
+            shapes=latents.shapes,
             timesteps=self.timesteps,
             flip=training.flip,
         )
@@ -164,6 +201,6 @@ class Dataset:
 def _mask(source: Source, drawn: Draw) -> Tensor:
     """The weights (h, w) of one sample, mirrored as its picture is."""
     if source.masks is None:
-        return torch.ones(source.latents.shape[1:])
+        return torch.ones(drawn.noise.shape[1:])
     mask = source.masks[drawn.picture]
     return mask.flip(-1) if drawn.flip else mask

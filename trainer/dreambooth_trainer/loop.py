@@ -18,13 +18,14 @@ from dreambooth_trainer import finish, optim, threads
 from dreambooth_trainer.checkpoint import Checkpoints
 from dreambooth_trainer.config import Plan
 from dreambooth_trainer.context import Context
+from dreambooth_trainer.dataset import Batch
 from dreambooth_trainer.device import usage
 from dreambooth_trainer.distributed import StopSignal, World, join
 from dreambooth_trainer.evaluations import Evaluations
 from dreambooth_trainer.evaluator import Evaluator
 from dreambooth_trainer.faults import NonFiniteLoss, SavedOnSigterm
 from dreambooth_trainer.figures import Figures, line
-from dreambooth_trainer.loss import dreambooth_loss, min_snr_weights
+from dreambooth_trainer.loss import Loss, dreambooth_loss, min_snr_weights, sample_errors
 from dreambooth_trainer.prepare import Inputs, checkpoint_scoring_key, read_prepared
 from dreambooth_trainer.progress import Board, Console
 from dreambooth_trainer.session import Session, begin, check_unchanged
@@ -158,18 +159,10 @@ def take_step(session: Session) -> list[Trace]:
         began = time.monotonic()
         batch = session.data.batch(session.samples, micro, session.world.rank, session.world.size)
         session.waited += time.monotonic() - began
-        noisy = session.family.add_noise(batch.latents, batch.noise, batch.timesteps)
-        target = session.family.target(batch.latents, batch.noise, batch.timesteps)
+        noisy = [session.family.add_noise(g.latents, g.noise, g.timesteps) for g in batch.groups]
         with accelerator.accumulate(session.model):
-            prediction = session.model(noisy, batch.timesteps, session.text, batch.rows, batch.sizes)
-            loss = dreambooth_loss(
-                prediction,
-                target,
-                subjects=batch.subjects,
-                prior_weight=plan.spec.prior.weight,
-                weights=_snr_weights(session, batch.timesteps),
-                masks=batch.masks,
-            )
+            predictions = session.model(noisy, batch.groups, session.text)
+            loss = _loss(session, batch, predictions)
             accelerator.backward(loss.total)
             if accelerator.sync_gradients:
                 accelerator.clip_grad_norm_(session.model.parameters(), training.max_grad_norm)
@@ -183,11 +176,21 @@ def take_step(session: Session) -> list[Trace]:
     return traces
 
 
-def _snr_weights(session: Session, timesteps: Tensor) -> Tensor | None:
-    gamma = session.plan.spec.training.snr_gamma
-    if gamma is None:
-        return None
-    return min_snr_weights(session.family.schedule.alphas_cumprod, timesteps, gamma, session.family.prediction_type)
+def _loss(session: Session, batch: Batch, predictions: list[Tensor]) -> Loss:
+    family, gamma = session.family, session.plan.spec.training.snr_gamma
+    errors, weights = [], []
+    for group, prediction in zip(batch.groups, predictions, strict=True):
+        target = family.target(group.latents, group.noise, group.timesteps)
+        errors.append(sample_errors(prediction, target, group.masks))
+        if gamma is not None:
+            alphas = family.schedule.alphas_cumprod
+            weights.append(min_snr_weights(alphas, group.timesteps, gamma, family.prediction_type))
+    return dreambooth_loss(
+        batch.in_order(errors),
+        subjects=batch.subjects,
+        prior_weight=session.plan.spec.prior.weight,
+        weights=batch.in_order(weights) if weights else None,
+    )
 
 
 def report(session: Session, desk: Desk, traces: list[Trace], clock: Clock) -> None:

@@ -30,25 +30,21 @@ def min_snr_weights(alphas_cumprod: Tensor, timesteps: Tensor, gamma: float, pre
     raise ValueError(f"no min-SNR weights for prediction type {prediction_type!r}")
 
 
-def dreambooth_loss(
-    prediction: Tensor,
-    target: Tensor,
-    *,
-    subjects: int,
-    prior_weight: float,
-    weights: Tensor | None = None,
-    masks: Tensor | None = None,
-) -> Loss:
-    """The loss of a batch whose first `subjects` samples are the subject's and whose others are of the class.
-
-    `weights` (N,) are per sample, over both parts: each part is weighted with its own samples' weights before it is
-    averaged (diffusers multiplied 2B weights with B losses). `masks` (N, h, w), of mean 1, weigh the places of a
-    latent. Computed in float32.
-    """
+def sample_errors(prediction: Tensor, target: Tensor, masks: Tensor | None = None) -> Tensor:
+    """Mean square error of each sample (N,) of (N, C, h, w), in float32; `masks` (N, h, w), of mean 1, weigh places."""
     squares = (prediction.float() - target.float()).square()
     if masks is not None:
         squares = squares * masks.unsqueeze(1)
-    per_sample = squares.flatten(1).mean(1)
+    return squares.flatten(1).mean(1)
+
+
+def dreambooth_loss(errors: Tensor, *, subjects: int, prior_weight: float, weights: Tensor | None = None) -> Loss:
+    """The loss of a batch by its samples' `errors` (N,): first the subject's `subjects`, then those of the class.
+
+    `weights` (N,) are per sample, over both parts: each part is weighted with its own samples' weights before it is
+    averaged (diffusers multiplied 2B weights with B losses).
+    """
+    per_sample = errors
     if weights is not None:
         per_sample = per_sample * weights
     total = per_sample[:subjects].mean()

@@ -44,8 +44,6 @@ def build_optimizer(trainee: Trainee, plan: Plan) -> torch.optim.Optimizer:
         case Optimizer.ADAMW:
             return torch.optim.AdamW(groups, weight_decay=decay, fused=True)
         case Optimizer.ADAMW_8BIT:
-            if plan.device == "cpu":
-                raise SpecFault("training.optimizer: AdamW8bit needs a GPU, and none is visible: choose another")
             return _imported("bitsandbytes", "bitsandbytes.optim", "AdamW8bit")(groups, weight_decay=decay)
         case Optimizer.PRODIGY:
             # The safeguard suits a warm-up, where the estimate of the distance would run away.

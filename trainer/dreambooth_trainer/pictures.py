@@ -5,6 +5,7 @@ EXIF's orientation is applied. Refused with the file's name: what is no picture 
 pixels or below a quarter of the resolution (nothing is left to learn from), more than 89 megapixels.
 """
 
+import math
 import struct
 import warnings
 import zlib
@@ -30,13 +31,13 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture, ready: `image` is RGB, resolution × resolution."""
+    """One picture, ready: `image` is RGB, resolution × resolution or of its bucket's size."""
 
     name: str
     image: Image.Image
     # Its own caption, as a template; None: the subject's prompt.
     caption: str | None = None
-    # Grey, resolution × resolution, cut as the picture is: white is what counts. None: everything counts.
+    # Grey, cut as the picture is: white is what counts. None: everything counts.
     mask: Image.Image | None = None
     # Height and width before, top and left of the cut in the scaled picture, pixels.
     original: tuple[int, int] = (0, 0)
@@ -77,9 +78,10 @@ def is_dataset_name(name: str) -> bool:
     return is_picture_name(name) or (not name.startswith(".") and (is_mask_name(name) or name.endswith(CAPTION)))
 
 
-def load_pictures(folder: Path, resolution: int, holdout: int) -> PictureSet:
-    """The pictures in `folder` by name; the last `holdout` are held out.
+def load_pictures(folder: Path, resolution: int, holdout: int, step: int | None = None) -> PictureSet:
+    """The pictures in `folder` by name; the last `holdout` are held out, and square.
 
+    `step`: those to train on keep their shape as far as sides that are multiples of it allow; None: they are square.
     Raises DatasetNotFound when there are none, DatasetInvalid with the name of one that cannot be used.
     """
     files = sorted(p for p in folder.iterdir() if p.is_file() and is_picture_name(p.name)) if folder.is_dir() else []
@@ -93,9 +95,9 @@ def load_pictures(folder: Path, resolution: int, holdout: int) -> PictureSet:
     beside = [_beside(p) for p in files]
     _check_beside(folder, files)
     digest = content_digest({p.name: entry_of_file(p).sha256 for group in beside for p in group})
-    pictures = [_picture(p, resolution) for p in files]
-    cut = len(pictures) - holdout
-    return PictureSet(pictures[:cut], pictures[cut:], digest)
+    cut = len(files) - holdout
+    train = [_picture(p, resolution, step) for p in files[:cut]]
+    return PictureSet(train, [_picture(p, resolution, None) for p in files[cut:]], digest)
 
 
 def _beside(picture: Path) -> list[Path]:
@@ -117,18 +119,18 @@ def _check_beside(folder: Path, pictures: list[Path]) -> None:
             raise DatasetInvalid(f"{path.name}: there is no picture {stem} beside it")
 
 
-def _picture(path: Path, resolution: int) -> Picture:
+def _picture(path: Path, resolution: int, step: int | None) -> Picture:
     image = decode(path, resolution)
-    height, width = image.height, image.width
-    scale = resolution / min(height, width)
-    cut = (round((height * scale - resolution) / 2), round((width * scale - resolution) / 2))
+    size = bucket(image.size, resolution, step) if step else (resolution, resolution)
+    scale = max(size[0] / image.width, size[1] / image.height)
+    cut = (round((image.height * scale - size[1]) / 2), round((image.width * scale - size[0]) / 2))
     mask = path.with_suffix(MASK)
     return Picture(
         path.name,
-        fit(image, resolution),
+        fit(image, size),
         caption=_caption(path.with_suffix(CAPTION)),
-        mask=_mask(mask, path, resolution) if mask.is_file() else None,
-        original=(height, width),
+        mask=_mask(mask, path, size) if mask.is_file() else None,
+        original=(image.height, image.width),
         cut=cut,
     )
 
@@ -146,16 +148,16 @@ def _caption(path: Path) -> str | None:
     return text
 
 
-def _mask(path: Path, picture: Path, resolution: int) -> Image.Image:
+def _mask(path: Path, picture: Path, size: tuple[int, int]) -> Image.Image:
     """The mask in `path`, cut as its picture is. Raises DatasetInvalid with its name."""
     mask, image = decode(path).convert("L"), decode(picture)
     if mask.size != image.size:
         raise DatasetInvalid(
             f"{path.name}: {mask.width}×{mask.height}, but {picture.name} has {image.width}×{image.height}"
         )
-    cut = ImageOps.fit(mask, (resolution, resolution), Image.Resampling.BOX)
+    cut = ImageOps.fit(mask, size, Image.Resampling.BOX)
     if not np.asarray(cut).any():
-        raise DatasetInvalid(f"{path.name}: nothing of it is white inside the square that is trained on")
+        raise DatasetInvalid(f"{path.name}: nothing of it is white inside the part that is trained on")
     return cut
 
 
@@ -204,9 +206,23 @@ def _rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def fit(image: Image.Image, resolution: int) -> Image.Image:
-    """The middle of `image`, as a square of `resolution` pixels."""
-    return ImageOps.fit(image, (resolution, resolution), Image.Resampling.LANCZOS)
+def fit(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """The middle of `image` in `size` (width, height), pixels."""
+    return ImageOps.fit(image, size, Image.Resampling.LANCZOS)
+
+
+def bucket(size: tuple[int, int], resolution: int, step: int) -> tuple[int, int]:
+    """The width and height, multiples of `step`, in which a picture of `size` loses least.
+
+    A bucket is as high as it can be for its width, or as wide for its height, with no more pixels than the square of
+    `resolution` and no side above its double. Source: NovelAI, Improvements on Stable Diffusion (2022), aspect ratio
+    bucketing.
+    """
+    longest = 2 * resolution // step * step
+    pairs = [(side, min(longest, resolution**2 // side // step * step)) for side in range(step, longest + 1, step)]
+    buckets = [pair for pair in pairs if pair[1]] + [pair[::-1] for pair in pairs if pair[1]]
+    shape = math.log(size[0] / size[1])
+    return min(buckets, key=lambda b: (round(abs(math.log(b[0] / b[1]) - shape), 6), -b[0] * b[1]))
 
 
 def sheet(images: list[Image.Image], columns: int) -> Image.Image:

@@ -15,7 +15,7 @@ from dreambooth_api.names import PREPARED
 from dreambooth_api.reasons import Phase
 from dreambooth_api.result import PrepareResult
 from dreambooth_trainer import inputs
-from dreambooth_trainer.base import base_digest, check_family, family_name, native_resolution
+from dreambooth_trainer.base import base_digest, check_family, family_name, native_resolution, size_step
 from dreambooth_trainer.config import Plan, check_spec, fingerprint, resolve
 from dreambooth_trainer.context import Context
 from dreambooth_trainer.faults import DatasetInvalid, SpecFault
@@ -72,7 +72,8 @@ class Inputs:
         }
         self.base_digest = base_digest(self.base)
         self.plan: Plan = _plan(ctx, self.base)
-        self.pictures: PictureSet = load_pictures(pictures, self.plan.resolution, ctx.spec.subject.holdout)
+        step = size_step(self.base) if ctx.spec.training.aspect_ratio_buckets else None
+        self.pictures: PictureSet = load_pictures(pictures, self.plan.resolution, ctx.spec.subject.holdout, step)
 
     @cached_property
     def family(self) -> "Family":

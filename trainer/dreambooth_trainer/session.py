@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dreambooth_api import layout
-from dreambooth_api.artifact import content_digest
 from dreambooth_trainer import cache, dataset, optim, priors, trainee
 from dreambooth_trainer.base import part_digest
 from dreambooth_trainer.checkpoint import Checkpoints, State
@@ -118,14 +117,22 @@ def _data(ctx: Context, got: Inputs, prepared: Prepared, world: World) -> tuple[
     """What is learnt from, and its captions."""
     plan, pictures, prior = got.plan, got.pictures.train, None
     captions = list(dict.fromkeys(plan.caption(picture) for picture in pictures))
-    digest = content_digest({picture.name: hashlib.sha256(picture.image.tobytes()).hexdigest() for picture in pictures})
-    latents = _latents(ctx, got, world, digest, lambda: [picture.image for picture in pictures])
+    images = [picture.image for picture in pictures]
+    latents = _latents(ctx, got, world, _digest(images), lambda: images)
     subject = dataset.subject_source(latents, pictures, plan, captions)
     if plan.with_prior:
         captions.append(plan.class_prompt)
         latents = _class_latents(ctx, got, prepared, world)
         prior = dataset.class_source(latents, plan.resolution, len(captions) - 1)
     return Dataset(plan, subject, prior, got.family.timesteps), captions
+
+
+def _digest(images: Sequence[Image.Image]) -> str:
+    """`sha256:<hex>` over pictures as they are trained on, in their order."""
+    found = hashlib.sha256()
+    for image in images:
+        found.update(f"{image.size}".encode() + image.tobytes())
+    return f"sha256:{found.hexdigest()}"
 
 
 def _latents(
@@ -136,10 +143,9 @@ def _latents(
     key = cache.key_of(part_digest(got.base, "vae"), pictures, got.plan.resolution, flip)
 
     def compute() -> cache.Tensors:
-        found = dataset.encode(got.family, images(), flip)
-        return {"mean": found.mean, "deviation": found.deviation}
+        return dataset.encode(got.family, images(), flip).tensors()
 
-    return Latents(**cache.cached(ctx.store.at(layout.latents_prefix(key)), world, compute))
+    return Latents.of(cache.cached(ctx.store.at(layout.latents_prefix(key)), world, compute))
 
 
 def _class_latents(ctx: Context, got: Inputs, prepared: Prepared, world: World) -> Latents:

@@ -6,6 +6,7 @@ accumulation A and world W, sample b of micro-step a of step s on rank r has g =
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -51,20 +52,19 @@ def _order(kind: str, seed: int, round_: int, count: int) -> tuple[int, ...]:
     return tuple(torch.randperm(count, generator=_generator("order", kind, seed, round_)).tolist())
 
 
-def draw(
-    kind: str, seed: int, index: int, *, pictures: int, shape: tuple[int, ...], timesteps: int, flip: bool
-) -> Draw:
-    """Sample `index` of the stream `kind` over `pictures` pictures, every one of which comes once per round."""
-    round_, place = divmod(index, pictures)
+def draw(kind: str, seed: int, index: int, *, shapes: Sequence[tuple[int, ...]], timesteps: int, flip: bool) -> Draw:
+    """Sample `index` of the stream `kind` over pictures with latents of `shapes`: each comes once per round."""
+    round_, place = divmod(index, len(shapes))
+    picture = _order(kind, seed, round_, len(shapes))[place]
     block, stratum = divmod(index, STRATA)
     generator = _generator(kind, seed, index)
     mirrored, within = torch.rand(2, generator=generator, dtype=torch.float64).tolist()
     share = (_order(f"{kind}-timesteps", seed, block, STRATA)[stratum] + within) / STRATA
     return Draw(
         index=index,
-        picture=_order(kind, seed, round_, pictures)[place],
+        picture=picture,
         flip=flip and mirrored < 0.5,
         timestep=min(int(share * timesteps), timesteps - 1),
-        latent=torch.randn(shape, generator=generator),
-        noise=torch.randn(shape, generator=generator),
+        latent=torch.randn(shapes[picture], generator=generator),
+        noise=torch.randn(shapes[picture], generator=generator),
     )

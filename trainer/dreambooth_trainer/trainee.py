@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dreambooth_trainer.config import Plan
+from dreambooth_trainer.dataset import Group
 from dreambooth_trainer.family import Family
 from dreambooth_trainer.faults import SpecFault
 from dreambooth_trainer.lora import add_adapters
@@ -35,16 +36,21 @@ class Trainee(nn.Module):
         """`prompts` as `forward` takes them: token ids when a text encoder trains, else conditioning."""
         return self.family.token_ids(prompts) if self.encoder_names else self.family.encode_text(prompts)
 
-    def forward(self, noisy: Tensor, timesteps: Tensor, text: Tensor, rows: Sequence[int], sizes: Tensor) -> Tensor:
-        """The U-Net's prediction, of `noisy`'s shape (N, C, h, w).
+    def forward(self, noisy: Sequence[Tensor], groups: Sequence[Group], text: Tensor) -> list[Tensor]:
+        """The U-Net's predictions for the `noisy` latents (N, C, h, w) of each group, of their shapes.
 
-        `text` has a row for each caption, as `read` gives them; sample i has caption `rows[i]` and the
-        micro-conditioning `sizes[i]`. A caption is encoded once, however many samples share it.
+        `text` has a row for each caption, as `read` gives them. A caption is encoded once, however many samples share
+        it.
         """
         words = self.family.condition(self.encoders, text) if self.encoder_names else text
         # Not a gather: gradients of rows that are stacked are summed in one order, so that runs compare by hash.
         each = words.unbind(0)
-        return self.family.predict(self.unet, noisy, timesteps, torch.stack([each[row] for row in rows]), sizes)
+        return [
+            self.family.predict(
+                self.unet, latents, group.timesteps, torch.stack([each[row] for row in group.rows]), group.sizes
+            )
+            for latents, group in zip(noisy, groups, strict=True)
+        ]
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """The trained parameters by name."""
