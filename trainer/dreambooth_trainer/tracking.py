@@ -21,8 +21,6 @@ from dreambooth_trainer.context import Tracking
 UID_TAG = "dreambooth.job.uid"
 DIGEST_TAG = "dreambooth.digest"
 ALIAS = "champion"
-# What MLflow's pages show: a training's runs and curves, not a language model's evaluations and traces.
-KIND_TAG, KIND = "mlflow.experimentKind", "custom_model_development"
 # Step, values, time in milliseconds.
 Entry = tuple[int, dict[str, float], int]
 
@@ -221,9 +219,7 @@ class MlflowTracker:
         experiment_id = (
             experiment.experiment_id
             if experiment
-            else client.create_experiment(
-                self.run.experiment, artifact_location=self.target.artifact_location, tags={KIND_TAG: KIND}
-            )
+            else client.create_experiment(self.run.experiment, artifact_location=self.target.artifact_location)
         )
         found = client.search_runs([experiment_id], f"tags.`{UID_TAG}` = '{self.run.uid}'", max_results=1)
         if found:
