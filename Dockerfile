@@ -14,13 +14,15 @@ RUN echo 'dreambooth:x:65532:65532::/work:/usr/sbin/nologin' >> /etc/passwd && e
 FROM base AS tools
 # uv keeps no cache in a layer; a builder that mounts one at /root/.cache/uv says UV_NO_CACHE=false (local/ does).
 ARG UV_NO_CACHE=true
+# Extras of the images that hold torch, "gpu" or none.
+ARG TORCH_EXTRAS=gpu
 ENV UV_LINK_MODE=copy UV_PYTHON=/opt/venv/bin/python UV_PYTHON_DOWNLOADS=never UV_NATIVE_TLS=1
 RUN python3 -m venv /opt/uv && /opt/uv/bin/python -m pip install -q --no-cache-dir --disable-pip-version-check "uv>=0.9"
 COPY pyproject.toml requirements.lock /src/
 # Each image's own list, so that an edit of pyproject.toml that changes no pin leaves the dependency layers as they are.
 RUN cd /src && pins() { \
       /opt/uv/bin/uv pip compile -q pyproject.toml -c requirements.lock --generate-hashes --no-header --no-annotate --no-emit-index-url "$@"; } \
-    && mkdir /pins && pins --extra operator -o /pins/operator.txt && pins --extra trainer --extra server -o /pins/torch.txt
+    && mkdir /pins && pins --extra operator -o /pins/operator.txt && pins --extra trainer --extra server ${TORCH_EXTRAS:+--extra $TORCH_EXTRAS} -o /pins/torch.txt
 
 # The project itself, compiled, in a venv of the same path: its site-packages are laid over those of the dependencies.
 FROM tools AS project

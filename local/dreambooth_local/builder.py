@@ -69,7 +69,7 @@ class Builder:
             "bud", "--isolation", "chroot", "--network", "host", "--layers", "--pull-never", "--target", target,
             *(word for tag in tags for word in ("-t", tag)),
             "-v", "/etc/ssl/certs:/etc/ssl/certs:ro", "-v", f"{wheels}:/root/.cache/uv",
-            "--build-arg", "UV_NO_CACHE=false", context,
+            "--build-arg", "UV_NO_CACHE=false", "--build-arg", "TORCH_EXTRAS=", context,
         )  # fmt: skip
 
     def forget(self, kept: Iterable[str]) -> None:
