@@ -27,6 +27,7 @@ class Report(ApiModel):
     best_checkpoint: CheckpointStatus | None = Field(None, description="The best scored checkpoint so far.")
     scores: Scores | None = Field(None, description="The scores of the best checkpoint.")
     warning: str | None = Field(None, description="What is amiss but does not stop the work, e.g. tracking is away.")
+    warning_reason: Reason = Field(Reason.TRACKING_UNAVAILABLE, description="The cause of the warning.")
 
 
 class PrepareResult(ApiModel):

@@ -29,7 +29,7 @@ def running(
     )
     problem = job_results.obstacle(view, pods)
     if problem is None and report and report.warning:
-        problem = Problem(Reason.TRACKING_UNAVAILABLE, report.warning)
+        problem = Problem(report.warning_reason, report.warning)
     return _summary(view, new, phase, problem)
 
 

@@ -54,6 +54,13 @@ def test_the_run_links_to_where_people_reach_mlflow(training):
     assert training.step(report=report).status["run"]["url"] == "http://mlflow/#/runs/r1"
 
 
+def test_a_store_that_is_away_is_told_while_training_goes_on(training):
+    report = Report(phase=Phase.TRAINING, warning="it fails for now", warning_reason=Reason.STORE_UNAVAILABLE)
+    decision = training.step(report=report)
+    assert condition(decision, "Failed")["status"] == "False"
+    assert condition(decision, "Failed")["reason"] == Reason.STORE_UNAVAILABLE
+
+
 def test_a_warning_of_the_trainer_is_told(training):
     report = Report(phase=Phase.TRAINING, warning="MLflow is away")
     assert failed(training.step(report=report)) == ("False", Reason.TRACKING_UNAVAILABLE)

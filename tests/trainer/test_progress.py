@@ -5,7 +5,7 @@ import urllib.request
 import pytest
 
 from dreambooth_api.job import CheckpointStatus, Progress
-from dreambooth_api.reasons import Phase
+from dreambooth_api.reasons import Phase, Reason
 from dreambooth_api.result import Report
 from dreambooth_trainer.device import Usage
 from dreambooth_trainer.figures import Figures
@@ -89,3 +89,19 @@ def test_other_ranks_are_silent(capsys: pytest.CaptureFixture) -> None:
     console.say("x")
     console.step("step", 1, 1)
     assert json.dumps(capsys.readouterr()) == '["", ""]'
+
+
+def test_the_trouble_that_came_first_is_shown_as_long_as_it_lasts(served) -> None:
+    board, url = served
+
+    def shown() -> tuple[str, str | None]:
+        report = Report.model_validate_json(get(f"{url}/progress"))
+        return report.warning_reason, report.warning
+
+    board.trouble(Reason.STORE_UNAVAILABLE, "the store fails")
+    board.trouble(Reason.TRACKING_UNAVAILABLE, "MLflow is away")
+    assert shown() == (Reason.STORE_UNAVAILABLE, "the store fails")
+    board.trouble(Reason.STORE_UNAVAILABLE, None)
+    assert shown() == (Reason.TRACKING_UNAVAILABLE, "MLflow is away")
+    board.trouble(Reason.TRACKING_UNAVAILABLE, None)
+    assert shown()[1] is None

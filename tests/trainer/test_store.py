@@ -1,3 +1,4 @@
+import errno
 import os
 import time
 from pathlib import Path
@@ -103,6 +104,23 @@ def test_a_server_that_does_not_answer(free_port, capsys: pytest.CaptureFixture)
         store.read("key")
     assert 1 < time.monotonic() - began < 15
     assert "trying again" in capsys.readouterr().out
+
+
+def test_trouble_is_told_once_and_that_it_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, said, full = FolderStore(tmp_path), [], [OSError(errno.ENOSPC, "No space left on device")] * 2
+    store.trouble.tell = said.append
+    real = Path.write_bytes
+
+    def write(path: Path, data: bytes) -> int:
+        if full:
+            raise full.pop()
+        return real(path, data)
+
+    monkeypatch.setattr(Path, "write_bytes", write)
+    store.at("below").write("key", b"x")
+    assert store.read("below/key") == b"x"
+    assert [bool(message) for message in said] == [True, False]
+    assert "fails for now" in said[0]
 
 
 @pytest.mark.cluster

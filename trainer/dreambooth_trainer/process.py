@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from dreambooth_api.reasons import Phase
+from dreambooth_api.reasons import Phase, Reason
 from dreambooth_api.result import PrepareResult, TrainResult
 from dreambooth_trainer.context import Context, pod_context
 from dreambooth_trainer.faults import SavedOnSigterm, guarded
@@ -62,6 +62,7 @@ def prepare_process(ctx: Context, shard: Shard = Shard()) -> PrepareResult:
     from dreambooth_trainer.prepare import prepare
 
     board = Board(ctx, Phase.PREPARING)
+    ctx.store.trouble.tell = lambda message: board.trouble(Reason.STORE_UNAVAILABLE, message)
     server = BoardServer(board, ctx.port) if ctx.port is not None else None
     try:
         return prepare(ctx, board, Console(ctx.terminal), shard)
@@ -74,6 +75,7 @@ def train_process(ctx: Context) -> TrainResult | None:
     """One rank: train; rank 0 scores, publishes and speaks to the outside."""
     leads = int(os.environ.get("RANK", "0")) == 0
     board = Board(ctx, Phase.TRAINING)
+    ctx.store.trouble.tell = lambda message: board.trouble(Reason.STORE_UNAVAILABLE, message)
     server = BoardServer(board, ctx.port) if leads and ctx.port is not None else None
     tracker = make_tracker(ctx, board) if leads else NullTracker()
     try:
@@ -108,7 +110,7 @@ def make_tracker(ctx: Context, board: Board) -> Tracker:
         ctx.tracking,
         RunName(ctx.namespace, ctx.name, ctx.uid),
         on_run=board.tracked,
-        on_away=lambda warning: board.set(warning=warning),
+        on_away=lambda warning: board.trouble(Reason.TRACKING_UNAVAILABLE, warning),
     )
     if ctx.image:
         tracker.tags({"dreambooth.image": ctx.image})

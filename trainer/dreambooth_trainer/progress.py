@@ -12,7 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from dreambooth_api.conditions import now
 from dreambooth_api.job import CheckpointStatus, Progress, RunStatus
-from dreambooth_api.reasons import Phase
+from dreambooth_api.reasons import Phase, Reason
 from dreambooth_api.result import Report
 from dreambooth_trainer.context import Context
 from dreambooth_trainer.figures import Figures
@@ -59,6 +59,7 @@ class Board:
     def __init__(self, ctx: Context, phase: Phase) -> None:
         self._lock = threading.Lock()
         self._report = Report(phase=phase)
+        self._troubles: dict[Reason, str] = {}
         self.metrics = Metrics(ctx.namespace, ctx.name)
         self._committed = time.time()
         self.resumes = 0
@@ -74,6 +75,16 @@ class Board:
         """Change fields of the report."""
         with self._lock:
             self._report = self._report.model_copy(update=fields)
+
+    def trouble(self, reason: Reason, message: str | None) -> None:
+        """Show what is amiss but does not stop the work; None: it is over."""
+        with self._lock:
+            self._troubles.pop(reason, None)
+            if message:
+                self._troubles[reason] = message
+            # The one that came first is shown as long as it lasts.
+            first = next(iter(self._troubles.items()), (Reason.TRACKING_UNAVAILABLE, None))
+            self._report = self._report.model_copy(update={"warning_reason": first[0], "warning": first[1]})
 
     def advance(self, progress: Progress) -> None:
         """Show how far the work is."""

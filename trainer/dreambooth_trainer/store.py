@@ -32,12 +32,34 @@ class Missing(KeyError):
     """There is nothing under that key."""
 
 
+class Trouble:
+    """Whether a store answers: `tell` hears it once when it does not, and None once it does again."""
+
+    def __init__(self) -> None:
+        self.tell: Callable[[str | None], None] = lambda message: None
+        self._told = False
+
+    def away(self, message: str) -> None:
+        """An operation failed and is tried again."""
+        if not self._told:
+            self._told = True
+            self.tell(message)
+
+    def back(self) -> None:
+        """An operation was carried out."""
+        if self._told:
+            self._told = False
+            self.tell(None)
+
+
 class Store(Protocol):
     """Bytes by key."""
 
     uri: str
     # How long passing faults are borne, seconds.
     patience: float
+    # Shared by all stores below one.
+    trouble: Trouble
 
     def keys(self) -> list[str]:
         """All keys, sorted."""
@@ -71,9 +93,9 @@ class Store(Protocol):
 class FolderStore:
     """A store in a folder of this machine, or of a mounted volume."""
 
-    def __init__(self, root: Path, patience: float = 60.0) -> None:
+    def __init__(self, root: Path, patience: float = 60.0, trouble: Trouble | None = None) -> None:
         """`patience`: how long a full disk is waited for, seconds."""
-        self.root, self.patience = root.absolute(), patience
+        self.root, self.patience, self.trouble = root.absolute(), patience, trouble or Trouble()
         self.uri = f"file://{self.root}"
 
     def keys(self) -> list[str]:
@@ -116,12 +138,12 @@ class FolderStore:
 
     def at(self, prefix: str) -> "FolderStore":
         """The store below `prefix`."""
-        return FolderStore(self.root / prefix, self.patience)
+        return FolderStore(self.root / prefix, self.patience, self.trouble)
 
     def _replace(self, key: str, fill: Callable[[Path], object]) -> None:
         path = self.root / key
         try:
-            patiently(lambda: _fill(path, fill), is_disk_full, self.patience, f"cannot write {path}")
+            borne(self, lambda: _fill(path, fill), is_disk_full, f"cannot write {path}")
         except OSError as e:
             raise StoreUnavailable(f"cannot write {path}: {e.strerror or e}") from e
 
@@ -145,9 +167,12 @@ def _fill(path: Path, fill: Callable[[Path], object]) -> None:
 class S3Store:
     """A store in a bucket."""
 
-    def __init__(self, client, bucket: str, prefix: str = "", patience: float = 300.0) -> None:
+    def __init__(
+        self, client, bucket: str, prefix: str = "", patience: float = 300.0, trouble: Trouble | None = None
+    ) -> None:
         """`client`: a `minio.Minio`; `patience`: how long passing faults are retried, seconds."""
         self.client, self.bucket, self.prefix, self.patience = client, bucket, prefix.strip("/"), patience
+        self.trouble = trouble or Trouble()
         self.uri = f"s3://{bucket}" + (f"/{self.prefix}" if self.prefix else "")
 
     def keys(self) -> list[str]:
@@ -190,11 +215,11 @@ class S3Store:
     def at(self, prefix: str) -> "S3Store":
         """The store below `prefix`."""
         inner = "/".join(part for part in (self.prefix, prefix.strip("/")) if part)
-        return S3Store(self.client, self.bucket, inner, self.patience)
+        return S3Store(self.client, self.bucket, inner, self.patience, self.trouble)
 
     def bucket_at(self, bucket: str, prefix: str) -> "S3Store":
         """Another bucket of the same server, with the same keys."""
-        return S3Store(self.client, bucket, prefix, self.patience)
+        return S3Store(self.client, bucket, prefix, self.patience, self.trouble)
 
     def _key(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key
@@ -202,7 +227,7 @@ class S3Store:
     def _call(self, operation: Callable[[], T], key: str = "") -> T:
         """`operation`, retried while its fault may pass."""
         try:
-            return patiently(operation, _may_pass, self.patience, f"store {self.uri}")
+            return borne(self, operation, _may_pass, f"the store at {self.uri}")
         except Exception as e:
             code = getattr(e, "code", "")
             if code in ("NoSuchKey", "NoSuchObject"):
@@ -212,6 +237,18 @@ class S3Store:
             if _may_pass(e):
                 raise StoreUnavailable(f"the store at {self.uri} did not answer for {self.patience:.0f} s: {e}") from e
             raise
+
+
+def borne(store: Store, operation: Callable[[], T], may_pass: Callable[[BaseException], bool], what: str) -> T:
+    """`operation`, tried again while its fault may pass, as long as the store's patience lasts."""
+
+    def say(message: str) -> None:
+        print(message, flush=True)
+        store.trouble.away(f"{what} fails for now; it is tried again for up to {store.patience:.0f} s")
+
+    result = patiently(operation, may_pass, store.patience, what, say)
+    store.trouble.back()
+    return result
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -234,7 +271,7 @@ def s3_store(
     region: str | None = None,
     ca: Path | None = None,
     patience: float = 300.0,
-    timeout: float = 60.0,
+    timeout: float = 20.0,
 ) -> S3Store:
     """The store in `bucket` of the server at `endpoint` (a URL); `ca`: a file with the server's authority.
 
