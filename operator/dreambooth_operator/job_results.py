@@ -158,9 +158,17 @@ def _short_for(view: JobView, job: Body) -> float:
 def _refused_pods(view: JobView) -> Problem | None:
     if (job := short(view)) is None:
         return None
+    if not view.complaint and _short_for(view, job) <= NO_PODS + _backoff(job):
+        return None
     name = job["metadata"]["name"]
     said = view.complaint or f"a quota or an admission rule refuses them; see `kubectl describe job {name}`"
     return Problem(Reason.UNSCHEDULABLE, f"the Job {name} is not let make pods: {said}")
+
+
+def _backoff(job: Body) -> float:
+    """How long the Job controller waits before it replaces failed pods, seconds (kubernetes' pkg/controller/job)."""
+    failed = job.get("status", {}).get("failed") or 0
+    return min(10.0 * 2 ** (failed - 1), 600.0) if failed else 0.0
 
 
 def _unfinished(view: JobView) -> list[Body]:

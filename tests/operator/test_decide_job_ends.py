@@ -166,3 +166,14 @@ def test_a_gang_that_is_short_of_a_pod_says_what_the_quota_said(training, make):
     alone["metadata"]["creationTimestamp"] = make.ago(3601)
     job["status"]["startTime"] = make.ago(3601)
     assert failed(training.step(children=children, train_pods=(alone,))) == ("True", Reason.UNSCHEDULABLE)
+
+
+def test_a_job_controller_that_waits_before_it_replaces_failed_pods_is_no_quota(training, make):
+    ref = ChildRef("Job", "robot-train")
+    job = {**training.view.children[ref], "status": {"startTime": make.ago(300), "failed": 3}}
+    crashed = tuple(make.ended(1, name=f"robot-train-{i}-x", index=i, ended=35, age=90) for i in range(2))
+    held = {**training.view.children, ref: job}
+    assert failed(training.step(children=held, train_pods=crashed)) == ("False", Reason.POD_FAILED)
+    # Ten seconds, then twice as long each time: after three failures 40 s.
+    crashed = tuple(make.ended(1, name=f"robot-train-{i}-x", index=i, ended=65, age=120) for i in range(2))
+    assert failed(training.step(children=held, train_pods=crashed)) == ("False", Reason.UNSCHEDULABLE)
