@@ -271,7 +271,7 @@ def s3_store(
     region: str | None = None,
     ca: Path | None = None,
     patience: float = 300.0,
-    timeout: float = 20.0,
+    timeout: float = 15.0,
 ) -> S3Store:
     """The store in `bucket` of the server at `endpoint` (a URL); `ca`: a file with the server's authority.
 

@@ -208,7 +208,7 @@ class MlflowTracker:
     def _connect(self) -> None:
         """Find or make experiment and run."""
         # The queue retries; the client's own minutes of back-off would only hide that MLflow is away.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
         if self.target.token:
             os.environ["MLFLOW_TRACKING_TOKEN"] = self.target.token
