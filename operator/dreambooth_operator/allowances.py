@@ -2,7 +2,7 @@
 
 The words are the chart's `operator.podAllowances`: `serviceAccountName`, `hostNetwork`, `hostIPC`, `hostPID`,
 `runAsUser`, `privileged`, `capabilities/NAME`, `volumes/KIND`, `volumes/serviceAccountToken`, `systemPriority`,
-`unconfined`.
+`unconfined`, `otherNamespaces`.
 """
 
 from collections.abc import Collection, Iterator
@@ -16,6 +16,9 @@ from dreambooth_operator.views import Problem
 OWN_VOLUMES = frozenset({"configMap", "emptyDir", "ephemeral", "persistentVolumeClaim"})
 # By these prefixes the operator and the Job controller know their own.
 RESERVED = ("dreambooth.dev/", "batch.kubernetes.io/")
+# Where a Kubernetes structure names other namespaces (a pod affinity; a volume's source), and where users' own keys are.
+ABROAD = frozenset({"namespace", "namespaces", "namespaceSelector"})
+LABELS = frozenset({"labelSelector", "metadata", "selector"})
 SECURITY = ("container.apparmor.security.beta.kubernetes.io/", "container.seccomp.security.alpha.kubernetes.io/")
 
 
@@ -50,6 +53,22 @@ def needed(overrides: PodOverrides) -> Iterator[tuple[str, str]]:
     for field, keys in (("labels", overrides.labels), ("annotations", overrides.annotations)):
         yield from ((f"{field}[{key}]", "") for key in keys if key.startswith(RESERVED))
     yield from ((f"annotations[{key}]", "unconfined") for key in overrides.annotations if key.startswith(SECURITY))
+    for field, given in (("affinity", overrides.affinity), ("volumes", overrides.volumes)):
+        yield from ((path, "otherNamespaces") for path in _abroad(given, field))
+
+
+def _abroad(value: Any, path: str) -> Iterator[str]:
+    """Where a Kubernetes structure names other namespaces: whether pods of theirs run on a node, or what is in a volume
+    of theirs, is nothing that this namespace may learn by way of the scheduler."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key in ABROAD and inner not in (None, "", []):
+                yield f"{path}.{key}"
+            elif key not in LABELS:
+                yield from _abroad(inner, f"{path}.{key}")
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _abroad(inner, f"{path}[{i}]")
 
 
 def _volume(volume: dict[str, Any]) -> Iterator[tuple[str, str]]:
