@@ -16,9 +16,11 @@ from dreambooth_operator.views import Problem
 OWN_VOLUMES = frozenset({"configMap", "emptyDir", "ephemeral", "persistentVolumeClaim"})
 # By these prefixes the operator and the Job controller know their own.
 RESERVED = ("dreambooth.dev/", "batch.kubernetes.io/")
-# Where a Kubernetes structure names other namespaces (a pod affinity; a volume's source), and where users' own keys are.
+# Where a Kubernetes structure names other namespaces (an affinity, a volume's source), has keys of the user's own, and
+# names objects.
 ABROAD = frozenset({"namespace", "namespaces", "namespaceSelector"})
 LABELS = frozenset({"labelSelector", "metadata", "selector"})
+NAMES = frozenset({"name", "claimName", "secretName"})
 SECURITY = ("container.apparmor.security.beta.kubernetes.io/", "container.seccomp.security.alpha.kubernetes.io/")
 
 
@@ -58,11 +60,12 @@ def needed(overrides: PodOverrides) -> Iterator[tuple[str, str]]:
 
 
 def _abroad(value: Any, path: str) -> Iterator[str]:
-    """Where a Kubernetes structure names other namespaces: whether pods of theirs run on a node, or what is in a volume
-    of theirs, is nothing that this namespace may learn by way of the scheduler."""
+    """Where a Kubernetes structure names other namespaces, or an object with a slash in its name: whether others' pods
+    run on a node, or what is in their volumes, is nothing to be learned by way of the scheduler."""
     if isinstance(value, dict):
         for key, inner in value.items():
-            if key in ABROAD and inner not in (None, "", []):
+            climbs = key in NAMES and "/" in str(inner)
+            if climbs or (key in ABROAD and inner not in (None, "", [])):
                 yield f"{path}.{key}"
             elif key not in LABELS:
                 yield from _abroad(inner, f"{path}.{key}")

@@ -32,7 +32,7 @@ class Resource(NamedTuple):
     plural: str
 
     def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
-        """The URL's path; without a namespace, that of all namespaces. A name is one segment of it, whatever is in it."""
+        """The URL's path; without a namespace, that of all. A name is one segment of it, whatever is in it."""
         root = "/api" if "/" not in self.api_version else "/apis"
         place = ("namespaces", namespace) if namespace else ()
         parts = [root, self.api_version, *place, self.plural, quote(name, safe=""), subresource]
@@ -146,6 +146,15 @@ class Cluster:
             if e.status == 404:
                 return None
             raise
+
+    async def create(self, manifest: Body) -> Body:
+        """Make an object; returns it as it is now. Raises ApiFault, 409 when the name is taken."""
+        path = RESOURCES[manifest["kind"]].path(manifest["metadata"]["namespace"])
+        # An apply refuses fields that it does not know; a create does so only when told to.
+        strictly = [("fieldValidation", "Strict")]
+        return await self._write(
+            "post", path, "create", body=manifest, field_manager=names.MANAGER, query_params=strictly
+        )
 
     async def apply(self, manifest: Body) -> Body:
         """Server-side apply; returns the live object. Raises ApiFault."""

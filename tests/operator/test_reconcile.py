@@ -44,6 +44,12 @@ class ApiServer:
                 return web.json_response({"kind": "Status", "message": message, "code": status}, status=status)
         if request.method == "GET" and request.path not in self.objects:
             return web.json_response({"message": "not found"}, status=404)
+        if request.method == "POST" and not request.path.endswith("/events"):
+            path = f"{request.path}/{body['metadata']['name']}"
+            if path in self.objects:
+                return web.json_response({"message": "exists"}, status=409)
+            self.objects[path] = {**body, "metadata": {"uid": "u", "resourceVersion": "1", **body["metadata"]}}
+            return web.json_response(self.objects[path], status=201)
         if request.method == "PATCH":
             name = request.path.removesuffix("/status")
             old = self.objects.get(name, {})

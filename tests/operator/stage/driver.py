@@ -35,12 +35,14 @@ class Driver:
 
     def __init__(self, api: Api, seconds: float = 0.0) -> None:
         self._api, self._seconds = api, seconds
+        # Jobs by (namespace, name) whose pods run until they are taken out of here, and rank 0's address in some.
+        self.held: set[tuple[str, str]] = set()
+        self.addresses: dict[tuple[str, str], str] = {}
         self._busy: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         # How many Jobs of a name were ever started, by (namespace, name).
         self.started: Counter[tuple[str, str]] = Counter()
         self.failures: list[str] = []
-        self._paused: set[tuple[str, str]] = set()
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -81,8 +83,12 @@ class Driver:
         await self._api.patch(path, {"status": {"startTime": begun, "active": job["spec"]["completions"]}})
         pods = [await self._pod(job, index) for index in range(job["spec"]["completions"])]
         for pod in pods:
-            await self._pod_status(pod, "Running", {"running": {"startedAt": begun}})
+            await self._pod_status(
+                pod, "Running", {"running": {"startedAt": begun}}, self.addresses.get((namespace, name))
+            )
         await asyncio.sleep(self._seconds)
+        while (namespace, name) in self.held:
+            await asyncio.sleep(0.1)
         component = job["spec"]["template"]["metadata"]["labels"][names.LABEL_COMPONENT]
         said = PREPARED if component == names.COMPONENT_PREPARE else TRAINED
         for index, pod in enumerate(pods):
@@ -107,10 +113,13 @@ class Driver:
         }  # fmt: skip
         return await self._api.create(self._api.path("pods", metadata["namespace"]), body)
 
-    async def _pod_status(self, pod: dict[str, Any], phase: str, state: dict[str, Any]) -> None:
+    async def _pod_status(
+        self, pod: dict[str, Any], phase: str, state: dict[str, Any], address: str | None = None
+    ) -> None:
         (container,) = pod["spec"]["containers"]
         status = {
             "phase": phase,
+            **({"podIP": address, "podIPs": [{"ip": address}]} if address else {}),
             "containerStatuses": [{
                 "name": container["name"], "image": container["image"], "imageID": "", "ready": False,
                 "restartCount": 0, "state": {"running": None, "waiting": None, **state},
