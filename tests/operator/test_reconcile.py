@@ -98,8 +98,8 @@ async def test_events_then_status_then_children(make, settings):
     assert api.writes() == [
         ("POST", "events"),
         ("PATCH", "status"),
-        ("PATCH", "robot-job"),
-        ("PATCH", "robot-prepare"),
+        ("POST", "configmaps"),
+        ("POST", "jobs"),
     ]
     patches = [request for verb, _, request, _ in api.requests if verb == "PATCH"]
     for request in patches:
@@ -143,6 +143,28 @@ async def test_a_job_that_the_cache_does_not_show_yet_is_not_applied_again(make,
     assert ("PATCH", "robot-prepare") not in api.writes()
 
 
+async def test_what_is_being_deleted_under_a_childs_name_is_waited_for(make, settings):
+    """By the garbage collector, after an earlier job of the name, or of this job: the cache has not heard of it yet."""
+    for owner in ({"uid": "job-uid"}, {"uid": "another", "kind": names.JOB_KIND, "name": "robot"}):
+        async with reconciling(settings, make.job()) as (reconciler, api, _):
+            metadata = {"ownerReferences": [owner], "deletionTimestamp": make.ago(1)}
+            api.objects["/apis/batch/v1/namespaces/team/jobs/robot-prepare"] = {"metadata": metadata}
+            await reconciler.reconcile(JOB)
+        assert ("PATCH", "robot-prepare") not in api.writes()
+        assert condition(api)[:2] == ("False", "Running")
+
+
+async def test_an_owner_is_read_anew_where_no_status_was_just_written(make, settings):
+    async with reconciling(settings, make.job(resourceVersion="0")) as (reconciler, api, _):
+        await reconciler.reconcile(JOB)
+        asked = [path.rsplit("/", 1)[-1] for verb, path, *_ in api.requests if verb == "GET"]
+        assert asked == [names.STORE_SECRET]
+        del api.objects["/apis/batch/v1/namespaces/team/jobs/robot-prepare"]
+        await reconciler.reconcile(JOB)
+    asked = [path.rsplit("/", 1)[-1] for verb, path, *_ in api.requests if verb == "GET"]
+    assert "robot" in asked
+
+
 async def test_somebody_elses_object_is_not_taken_over(make, settings):
     async with reconciling(settings, make.job()) as (reconciler, api, _):
         api.objects["/api/v1/namespaces/team/configmaps/robot-job"] = {"metadata": {"name": "robot-job"}}
@@ -154,7 +176,7 @@ async def test_somebody_elses_object_is_not_taken_over(make, settings):
 @pytest.mark.parametrize(("status", "expected"), [(422, ("True", "InvalidSpec")), (403, ("False", "Unschedulable"))])
 async def test_what_is_refused_is_told_with_the_servers_words(make, settings, status, expected):
     async with reconciling(settings, make.job()) as (reconciler, api, _):
-        api.refuse("PATCH", "/jobs/robot-prepare", status, "spec.template: too odd")
+        api.refuse("POST", "/team/jobs", status, "spec.template: too odd")
         await reconciler.reconcile(JOB)
     found = condition(api)
     assert found[:2] == expected
@@ -163,12 +185,12 @@ async def test_what_is_refused_is_told_with_the_servers_words(make, settings, st
 
 async def test_what_is_refused_again_is_not_told_again(make, settings):
     async with reconciling(settings, make.job(resourceVersion="0")) as (reconciler, api, _):
-        api.refuse("PATCH", "/jobs/robot-prepare", 403)
+        api.refuse("POST", "/team/jobs", 403)
         await reconciler.reconcile(JOB)
         before = api.writes()
         await reconciler.reconcile(JOB)
         again = api.writes()[len(before) :]
-        assert ("PATCH", "robot-prepare") in again
+        assert ("POST", "jobs") in again
         assert not {("PATCH", "status"), ("POST", "events")} & set(again)
         api.refusals.clear()
         await reconciler.reconcile(JOB)
@@ -178,12 +200,12 @@ async def test_what_is_refused_again_is_not_told_again(make, settings):
 @pytest.mark.parametrize("status", [409, 429, 500, 503])
 async def test_what_may_pass_is_tried_again(make, settings, status):
     async with reconciling(settings, make.job()) as (reconciler, api, _):
-        api.refuse("PATCH", "/jobs/robot-prepare", status)
+        api.refuse("POST", "/team/jobs", status)
         with pytest.raises(ApiFault):
             await reconciler.reconcile(JOB)
         api.refusals.clear()
         await reconciler.reconcile(JOB)
-    assert api.writes()[-1] == ("PATCH", "robot-prepare")
+    assert api.writes()[-1] == ("POST", "jobs")
 
 
 @pytest.mark.parametrize("status", [404, 409])
@@ -231,7 +253,7 @@ async def test_two_that_want_a_child_differently_do_not_race(make, settings):
 
 async def test_a_fault_of_one_object_is_tried_again_by_the_queue(make, settings):
     async with reconciling(settings, make.job()) as (reconciler, api, _):
-        api.refuse("PATCH", "/configmaps/", 500)
+        api.refuse("POST", "/configmaps", 500)
         queue = WorkQueue()
         queue.add(JOB)
         worker = asyncio.create_task(queue.work(reconciler.reconcile))
@@ -239,7 +261,7 @@ async def test_a_fault_of_one_object_is_tried_again_by_the_queue(make, settings)
         api.refusals.clear()
         await asyncio.sleep(0.8)
         worker.cancel()
-    assert ("PATCH", "robot-prepare") in api.writes()
+    assert ("POST", "jobs") in api.writes()
 
 
 async def test_what_was_decided_on_an_outdated_view_is_not_written(make, settings):
@@ -254,7 +276,7 @@ async def test_what_was_decided_on_an_outdated_view_is_not_written(make, setting
 
 async def test_no_job_is_started_for_an_object_that_changed(make, settings):
     async with reconciling(settings, make.job(resourceVersion="0")) as (reconciler, api, _):
-        api.refuse("PATCH", "/configmaps/", 500)
+        api.refuse("POST", "/configmaps", 500)
         with pytest.raises(ApiFault):
             await reconciler.reconcile(JOB)
         api.refusals.clear()
@@ -262,7 +284,7 @@ async def test_no_job_is_started_for_an_object_that_changed(make, settings):
             "resourceVersion"
         ] = "99"
         await reconciler.reconcile(JOB)
-    assert ("PATCH", "robot-prepare") not in api.writes()
+    assert ("POST", "jobs") not in api.writes()
 
 
 async def test_without_the_lease_nothing_is_written(make, settings):

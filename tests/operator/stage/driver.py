@@ -31,10 +31,11 @@ def moment() -> str:
 
 
 class Driver:
-    """Runs every Job to its good end, as fast as the API server takes it; `seconds`: how long pods run."""
+    """Runs every Job to its good end, as fast as the API server takes it; `seconds`: how long pods run; without `nodes`
+    pods are made and wait."""
 
-    def __init__(self, api: Api, seconds: float = 0.0) -> None:
-        self._api, self._seconds = api, seconds
+    def __init__(self, api: Api, seconds: float = 0.0, nodes: bool = True) -> None:
+        self._api, self._seconds, self._nodes = api, seconds, nodes
         # Jobs by (namespace, name) whose pods run until they are taken out of here, and rank 0's address in some.
         self.held: set[tuple[str, str]] = set()
         self.addresses: dict[tuple[str, str], str] = {}
@@ -46,9 +47,9 @@ class Driver:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def at_work(cls, api: Api, seconds: float = 0.0) -> AsyncIterator["Driver"]:
+    async def at_work(cls, api: Api, seconds: float = 0.0, nodes: bool = True) -> AsyncIterator["Driver"]:
         """A driver, until the block ends."""
-        driver = cls(api, seconds)
+        driver = cls(api, seconds, nodes)
         watches = [asyncio.create_task(driver._jobs()), asyncio.create_task(driver._deployments())]
         try:
             yield driver
@@ -82,6 +83,8 @@ class Driver:
         begun = moment()
         await self._api.patch(path, {"status": {"startTime": begun, "active": job["spec"]["completions"]}})
         pods = [await self._pod(job, index) for index in range(job["spec"]["completions"])]
+        if not self._nodes:
+            return
         for pod in pods:
             await self._pod_status(
                 pod, "Running", {"running": {"startedAt": begun}}, self.addresses.get((namespace, name))
