@@ -44,7 +44,9 @@ async def test_progress_is_fresh_and_written_once_in_ten_seconds_and_events_tell
         driver.addresses[TRAIN] = ADDRESS
         await api.create(api.path("dreamboothjobs", NAMESPACE), world.job("robot"))
         waiting = await kubectl_wait(server, "--for=condition=Complete", "dreamboothjob/robot")
+        poking = asyncio.create_task(poke(api))
         ages, seen = await watched(api, phase)
+        poking.cancel()
         assert waiting.returncode is None
         driver.held.clear()
         await world.finished(api, NAMESPACE, "robot")
@@ -78,6 +80,14 @@ async def kubectl_wait(server, *arguments: str) -> asyncio.subprocess.Process:
     flags = [f"--kubeconfig={server.kubeconfig(user='admin')}", f"--namespace={NAMESPACE}", "--timeout=90s"]
     command = [apiserver.program("kubectl"), "wait", *arguments, *flags]
     return await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
+
+
+async def poke(api: Api) -> None:
+    """Events of the training's Job in between: they neither put the next progress off nor bring it forward."""
+    for number in itertools.count():
+        await asyncio.sleep(1.9)
+        if await api.get("jobs", *TRAIN):
+            await api.patch(api.path("jobs", *TRAIN), {"metadata": {"annotations": {"poked": str(number)}}})
 
 
 async def watched(api: Api, phase: list[Phase]) -> tuple[list[float], tuple[float, float]]:
