@@ -95,15 +95,23 @@ class ApiServer:
         return [json.loads(line) for line in whole[since:]]
 
     @contextlib.contextmanager
-    def collecting_garbage(self) -> Iterator[None]:
-        """With Kubernetes' own garbage collector (and no other controller) at work."""
+    def collecting_garbage(self, seconds: float = 120.0) -> Iterator[None]:
+        """With Kubernetes' own garbage collector (and no other controller) at work. Raises RuntimeError when it does
+        not begin in time, or ended before it was told to."""
         command = [program("kube-controller-manager"), f"--kubeconfig={self.kubeconfig(user='admin')}",
                    "--controllers=garbage-collector-controller", "--leader-elect=false", "--secure-port=0",
                    "--concurrent-gc-syncs=4"]  # fmt: skip
-        with (self.folder / "controllers.log").open("wb") as log:
+        path, deadline = self.folder / "controllers.log", time.monotonic() + seconds
+        with path.open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
             try:
+                while "Proceeding to collect garbage" not in path.read_text():
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        raise RuntimeError(f"no garbage collector: {path.read_text()[-2000:]}")
+                    time.sleep(0.1)
                 yield
+                if process.poll() is not None:
+                    raise RuntimeError(f"the garbage collector ended: {path.read_text()[-2000:]}")
             finally:
                 process.kill()
                 process.wait()
