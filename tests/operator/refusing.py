@@ -1,4 +1,4 @@
-"""A small API server over real HTTP, because a real one cannot be told to refuse; the real one: tests/operator/stage."""
+"""A small API server over real HTTP: a real one (tests/operator/stage) cannot be told to refuse."""
 
 import contextlib
 import json
