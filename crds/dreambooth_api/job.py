@@ -12,7 +12,7 @@ from dreambooth_api.conditions import Condition
 from dreambooth_api.pods import PodOverrides
 from dreambooth_api.reasons import Phase
 from dreambooth_api.serving import Serving
-from dreambooth_api.uris import BASE_PATTERN, IMAGES_PATTERN, NO_CLIMBING
+from dreambooth_api.uris import BASE_PATTERN, IMAGES_PATTERN, NO_CLIMBING, no_climbing
 
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=64)]
 ClassName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]*$", max_length=64)]
@@ -25,7 +25,7 @@ Prompt = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 class SecretReference(ApiModel):
     """A Secret in the same namespace, by name."""
 
-    name: str = Field(min_length=1, max_length=253, description="The Secret's name.")
+    name: str = Field(min_length=1, max_length=253, pattern=names.OBJECT_PATTERN, description="The Secret's name.")
 
 
 class BaseModelSource(ApiModel):
@@ -215,6 +215,8 @@ class Validation(ApiModel):
 
 class Scoring(ApiModel):
     """The encoders that measure fidelity. Without one its scores are left out."""
+
+    __cel__ = (no_climbing("clip", optional=True), no_climbing("dino", optional=True))
 
     clip: str | None = Field(
         None, pattern=BASE_PATTERN, max_length=1024, description="URI of a CLIP model: clipI, clipT."

@@ -2,15 +2,18 @@
 
 from pydantic import Field
 
+from dreambooth_api import names
 from dreambooth_api.base import ApiModel
 from dreambooth_api.conditions import Condition
 from dreambooth_api.reasons import ModelPhase
 from dreambooth_api.serving import Rollout, Serving
-from dreambooth_api.uris import ARTIFACT_PATTERN
+from dreambooth_api.uris import ARTIFACT_PATTERN, NO_CLIMBING
 
 
 class Artifact(ApiModel):
     """A trained subject in the store, by content."""
+
+    __cel__ = (NO_CLIMBING,)
 
     uri: str = Field(pattern=ARTIFACT_PATTERN, max_length=1024, description="The folder with `model.json`.")
     digest: str = Field(
@@ -21,7 +24,7 @@ class Artifact(ApiModel):
 class JobReference(ApiModel):
     """A DreamBoothJob of the same namespace."""
 
-    name: str = Field(min_length=1, max_length=253, description="The job's name.")
+    name: str = Field(min_length=1, max_length=253, pattern=names.OBJECT_PATTERN, description="The job's name.")
 
 
 class PersonalizedModelSpec(ApiModel):

@@ -66,6 +66,8 @@ SCORES = "scores.json"
 MAX_NAME_LENGTH = 46
 # Children take the name over, and a Service's must begin with a letter and have no dots.
 NAME_PATTERN = r"^[a-z]([a-z0-9-]*[a-z0-9])?$"
+# Objects of others that a resource names: what Kubernetes lets most objects be called, and nothing with a slash in it.
+OBJECT_PATTERN = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
 
 
 def job_config_map(job: str) -> str:

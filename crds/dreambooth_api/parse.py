@@ -12,7 +12,7 @@ from dreambooth_api.job import DreamBoothJob, DreamBoothJobSpec
 from dreambooth_api.model import PersonalizedModel, PersonalizedModelSpec
 from dreambooth_api.schema import models_in
 from dreambooth_api.serving import Serving
-from dreambooth_api.uris import NO_CLIMBING
+from dreambooth_api.uris import CLIMBING
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -102,6 +102,7 @@ def job_faults(spec: DreamBoothJobSpec) -> list[str]:
 def model_faults(spec: PersonalizedModelSpec) -> list[str]:
     """Cross-field faults of a model, one line each: the CRD's CEL rules again."""
     faults = _serving_faults(spec.serving, "spec.serving")
+    faults += _climbing("spec.artifact.uri", spec.artifact.uri if spec.artifact else None)
     if (spec.artifact is None) == (spec.job_ref is None):
         faults.append("spec.artifact: exactly one of artifact and jobRef must be given")
     return faults
@@ -114,8 +115,17 @@ def _serving_faults(serving: Serving, path: str) -> list[str]:
 
 
 def _uri_faults(spec: DreamBoothJobSpec) -> list[str]:
-    uris = {"spec.baseModel.uri": spec.base_model.uri, "spec.subject.images.uri": spec.subject.images.uri}
-    return [f"{path}: {NO_CLIMBING[1]}" for path, uri in uris.items() if "/../" in f"{uri}/"]
+    uris = {
+        "spec.baseModel.uri": spec.base_model.uri,
+        "spec.subject.images.uri": spec.subject.images.uri,
+        "spec.scoring.clip": spec.scoring.clip,
+        "spec.scoring.dino": spec.scoring.dino,
+    }
+    return [fault for path, uri in uris.items() for fault in _climbing(path, uri)]
+
+
+def _climbing(path: str, uri: str | None) -> list[str]:
+    return [f"{path}: {path.rsplit('.', 1)[1]} {CLIMBING}"] if "/../" in f"{uri}/" else []
 
 
 def fill_prompt(template: str, identifier: str, class_name: str) -> str:

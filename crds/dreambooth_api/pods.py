@@ -6,9 +6,12 @@ privilege, another service account) the operator refuses unless its administrato
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, WithJsonSchema
+from pydantic import Field, StringConstraints, WithJsonSchema
 
+from dreambooth_api import names
 from dreambooth_api.base import ApiModel
+
+ObjectName = Annotated[str, StringConstraints(pattern=names.OBJECT_PATTERN, max_length=253)]
 
 # Kubernetes' own structures: the API server checks them when the pod is made; repeating their schema here would age.
 Opaque = Annotated[dict[str, Any], WithJsonSchema({"type": "object", "x-kubernetes-preserve-unknown-fields": True})]
@@ -64,8 +67,8 @@ class PodOverrides(ApiModel):
     priority_class_name: str | None = Field(None, description="A PriorityClass of the cluster.")
     runtime_class_name: str | None = Field(None, description="A RuntimeClass of the cluster.")
     scheduler_name: str | None = Field(None, description="Another scheduler than the default one.")
-    image_pull_secrets: list[str] = Field([], max_length=8, description="Names of Secrets to pull images with.")
-    volume_claims: dict[str, str] = Field(
+    image_pull_secrets: list[ObjectName] = Field([], max_length=8, description="Names of Secrets to pull images with.")
+    volume_claims: dict[str, ObjectName] = Field(
         {}, description="PersistentVolumeClaims to mount: absolute path in the container → claim."
     )
     volumes: list[Opaque] = Field(

@@ -7,8 +7,16 @@ BASE_PATTERN = r"^(hf://[\w.-]+/[\w.-]+|s3://[a-z0-9][a-z0-9.-]+/\S+|pvc://[a-z0
 IMAGES_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]+/\S+|pvc://[a-z0-9]([a-z0-9-]*[a-z0-9])?(/\S*)?|configMap://[a-z0-9]([a-z0-9.-]*[a-z0-9])?)$"
 ARTIFACT_PATTERN = r"^(s3://[a-z0-9][a-z0-9.-]+/\S+|file:///\S+)$"
 
-# A CEL rule (rule, message, field path) for an object with a field `uri`; `parse_uri` refuses the same.
-NO_CLIMBING = ("!(self.uri + '/').contains('/../')", "uri must not climb out of its root with '..'", ".uri")
+CLIMBING = "must not climb out of its root with '..'"
+
+
+def no_climbing(field: str, optional: bool = False) -> tuple[str, str, str]:
+    """A CEL rule (rule, message, field path) for an object with a URI in `field`; `parse_uri` refuses the same."""
+    rule = f"!(self.{field} + '/').contains('/../')"
+    return f"!has(self.{field}) || {rule}" if optional else rule, f"{field} {CLIMBING}", f".{field}"
+
+
+NO_CLIMBING = no_climbing("uri")
 
 PVC_ROOT = "/mnt/pvc"
 CONFIG_MAP_ROOT = "/mnt/configmap"

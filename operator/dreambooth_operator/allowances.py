@@ -2,7 +2,7 @@
 
 The words are the chart's `operator.podAllowances`: `serviceAccountName`, `hostNetwork`, `hostIPC`, `hostPID`,
 `runAsUser`, `privileged`, `capabilities/NAME`, `volumes/KIND`, `volumes/serviceAccountToken`, `systemPriority`,
-`unconfined`.
+`unconfined`, `otherNamespaces`.
 """
 
 from collections.abc import Collection, Iterator
@@ -16,6 +16,11 @@ from dreambooth_operator.views import Problem
 OWN_VOLUMES = frozenset({"configMap", "emptyDir", "ephemeral", "persistentVolumeClaim"})
 # By these prefixes the operator and the Job controller know their own.
 RESERVED = ("dreambooth.dev/", "batch.kubernetes.io/")
+# Where a Kubernetes structure names other namespaces (an affinity, a volume's source), has keys of the user's own, and
+# names objects.
+ABROAD = frozenset({"namespace", "namespaces", "namespaceSelector"})
+LABELS = frozenset({"labelSelector", "metadata", "selector"})
+NAMES = frozenset({"name", "claimName", "secretName"})
 SECURITY = ("container.apparmor.security.beta.kubernetes.io/", "container.seccomp.security.alpha.kubernetes.io/")
 
 
@@ -50,6 +55,23 @@ def needed(overrides: PodOverrides) -> Iterator[tuple[str, str]]:
     for field, keys in (("labels", overrides.labels), ("annotations", overrides.annotations)):
         yield from ((f"{field}[{key}]", "") for key in keys if key.startswith(RESERVED))
     yield from ((f"annotations[{key}]", "unconfined") for key in overrides.annotations if key.startswith(SECURITY))
+    for field, given in (("affinity", overrides.affinity), ("volumes", overrides.volumes)):
+        yield from ((path, "otherNamespaces") for path in _abroad(given, field))
+
+
+def _abroad(value: Any, path: str) -> Iterator[str]:
+    """Where a Kubernetes structure names other namespaces, or an object with a slash in its name: whether others' pods
+    run on a node, or what is in their volumes, is nothing to be learned by way of the scheduler."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            climbs = key in NAMES and "/" in str(inner)
+            if climbs or (key in ABROAD and inner not in (None, "", [])):
+                yield f"{path}.{key}"
+            elif key not in LABELS:
+                yield from _abroad(inner, f"{path}.{key}")
+    elif isinstance(value, list):
+        for i, inner in enumerate(value):
+            yield from _abroad(inner, f"{path}[{i}]")
 
 
 def _volume(volume: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -43,6 +43,7 @@ class Operator:
         self._reconciler: Reconciler | None = None
         self.health = Health(
             oldest=lambda: 0.0 if self._queue is None else self._queue.oldest(),
+            longest=lambda: 0.0 if self._queue is None else self._queue.longest(),
             watches=lambda: ((f"{r.kind} {r.namespace}".strip(), r.heard, r.synced.is_set()) for r in self.reflectors),
             leading=lambda: self._queue is not None,
         )

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -31,10 +32,10 @@ class Resource(NamedTuple):
     plural: str
 
     def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
-        """The URL's path; without a namespace, that of all namespaces."""
+        """The URL's path; without a namespace, that of all. A name is one segment of it, whatever is in it."""
         root = "/api" if "/" not in self.api_version else "/apis"
         place = ("namespaces", namespace) if namespace else ()
-        parts = [root, self.api_version, *place, self.plural, name, subresource]
+        parts = [root, self.api_version, *place, self.plural, quote(name, safe=""), subresource]
         return "/".join(part for part in parts if part)
 
 
@@ -135,6 +136,9 @@ class Cluster:
 
     async def find(self, kind: str, namespace: str, name: str) -> Body | None:
         """An object's metadata (its content never leaves the API server), or None. Raises ApiFault."""
+        if name in (".", ".."):
+            # No object is called so, and in a path they would mean another one.
+            return None
         try:
             path = RESOURCES[kind].path(namespace, name)
             return await self._call("get", path, "get", header_params={"Accept": METADATA_ONLY})
@@ -142,6 +146,15 @@ class Cluster:
             if e.status == 404:
                 return None
             raise
+
+    async def create(self, manifest: Body) -> Body:
+        """Make an object; returns it as it is now. Raises ApiFault, 409 when the name is taken."""
+        path = RESOURCES[manifest["kind"]].path(manifest["metadata"]["namespace"])
+        # An apply refuses fields that it does not know; a create does so only when told to.
+        strictly = [("fieldValidation", "Strict")]
+        return await self._write(
+            "post", path, "create", body=manifest, field_manager=names.MANAGER, query_params=strictly
+        )
 
     async def apply(self, manifest: Body) -> Body:
         """Server-side apply; returns the live object. Raises ApiFault."""

@@ -107,7 +107,7 @@ def _run(
     decision = _write(view, old, new)
     missing = [manifest for manifest in wanted if drift.needs_apply(view, manifest)]
     resume = tuple((job["metadata"]["name"], False) for job in jobs if job_results.suspended(job))
-    again = 1.0 if refs & view.leaving else POLL
+    again = 1.0 if refs & view.leaving else job_results.pause(view, spec, POLL)
     return replace(decision, apply=tuple(missing), suspend=resume, again=again)
 
 

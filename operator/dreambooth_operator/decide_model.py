@@ -1,5 +1,7 @@
 """What a PersonalizedModel needs next. Pure: the same view gives the same decision."""
 
+import re
+
 from pydantic import ValidationError
 
 from dreambooth_api import names
@@ -32,7 +34,8 @@ def decide_model(view: ModelView, settings: Settings) -> Decision:
     if isinstance(artifact, Problem):
         return refused(view, artifact, again=None)
     template = spec.serving.template
-    if problem := allowances.refusal(template, "spec.serving.template", settings.pod_allowances):
+    problem = _base_secret(view) or allowances.refusal(template, "spec.serving.template", settings.pod_allowances)
+    if problem:
         return refused(view, problem, again=None)
     if view.missing and not view.children:
         return refused(view, view.missing, again=RETRY)
@@ -76,6 +79,15 @@ def _with_base_of_job(view: ModelView, spec: PersonalizedModelSpec) -> tuple[Bod
     given = view.body["metadata"].get("annotations") or {}
     annotations = {names.ANNOTATION_BASE_SECRET: secret, **given} if secret else given
     return {**view.body, "metadata": {**view.body["metadata"], "annotations": annotations}}, spec
+
+
+def _base_secret(view: ModelView) -> Problem | None:
+    """What is wrong with the annotation that names a Secret: no schema looks at annotations."""
+    secret = (view.body["metadata"].get("annotations") or {}).get(names.ANNOTATION_BASE_SECRET)
+    if not secret or re.fullmatch(names.OBJECT_PATTERN, secret):
+        return None
+    message = f"metadata.annotations[{names.ANNOTATION_BASE_SECRET}]: {secret[:253]!r} is no name of a Secret"
+    return Problem(Reason.INVALID_SPEC, message)
 
 
 def _artifact(view: ModelView, spec: PersonalizedModelSpec) -> Artifact | Problem:

@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-# A reconcile takes milliseconds; requests give up after ten seconds.
+# A reconcile takes milliseconds; requests give up after ten seconds. Ten thousand jobs at once may wait for their turn
+# for longer than this: as long as others get theirs, nothing is stuck.
 STUCK = 180.0
 TICK, MISSED_TICKS = 5.0, 60.0
 # Every watch is opened anew after half a minute of silence, so the API server says something at least so often. An
@@ -21,7 +22,9 @@ def _none() -> Iterable[tuple[str, float, bool]]:
 class Health:
     """Ages of what must happen again and again, seconds."""
 
+    # Of the work that is due or under way, and of what is under way.
     oldest: Callable[[], float] = lambda: 0.0
+    longest: Callable[[], float] = lambda: 0.0
     # Of every reflector: its kind, when it was last answered (on the monotonic clock), whether it has listed once.
     watches: Callable[[], Iterable[tuple[str, float, bool]]] = _none
     leading: Callable[[], bool] = lambda: True
@@ -55,4 +58,6 @@ class Health:
             "uptime": round(now - self.begun, 1),
         }
         deaf = any(age > DEAF for age in silent.values())
-        return now - self.ticked < MISSED_TICKS and self.oldest() < STUCK and not deaf, facts
+        idle = now - (self.begun if self.reconciled is None else self.reconciled)
+        stuck = self.longest() > STUCK or min(self.oldest(), idle) > STUCK
+        return now - self.ticked < MISSED_TICKS and not stuck and not deaf, facts

@@ -139,6 +139,19 @@ def obstacle(view: JobView, pods: tuple[Body, ...]) -> Problem | None:
     return causes.failure(failed)
 
 
+def pause(view: JobView, spec: DreamBoothJobSpec, poll: float) -> float:
+    """Seconds after which time alone may have changed something: `poll` while pods run, end, or are fewer than there
+    should be. All that wait for a node are looked at when their time is up, not again and again."""
+    jobs, pods = _unfinished(view), (*view.prepare_pods, *view.train_pods)
+    left = [spec.start_deadline_seconds - waited(view)]
+    if spec.active_deadline_seconds:
+        left.append(spec.active_deadline_seconds - sum(_active_seconds(job, view) for job in jobs))
+    calm = jobs and not any(_lacks(view, job) for job in jobs)
+    if not calm or any(causes.started(pod) or causes.leaving(pod) for pod in pods if not over_and_done(pod)):
+        left.append(poll)
+    return max(1.0, min(left))
+
+
 def short(view: JobView) -> Body | None:
     """The unfinished Job that has had fewer pods than it should for longer than making one takes."""
     return next((job for job in _unfinished(view) if _short_for(view, job) > NO_PODS), None)
@@ -146,13 +159,16 @@ def short(view: JobView) -> Body | None:
 
 def _short_for(view: JobView, job: Body) -> float:
     """Seconds since anything happened to the pods of a Job that has too few; 0 when it has all."""
-    pods = _pods(view, job)
-    # Pods that are on their way out hold their place.
-    there = {rank(pod) for pod in pods if pod.get("status", {}).get("phase") != "Failed"}
-    if len(there) >= job.get("spec", {}).get("parallelism", 1):
+    if not _lacks(view, job):
         return 0.0
-    moments = [_begun(job), *(moment for pod in pods for moment in causes.moments(pod) if moment)]
+    moments = [_begun(job), *(moment for pod in _pods(view, job) for moment in causes.moments(pod) if moment)]
     return min(clock.age(moment, view.now) for moment in moments)
+
+
+def _lacks(view: JobView, job: Body) -> bool:
+    """Whether a Job has fewer pods than it should; those that are on their way out hold their place."""
+    there = {rank(pod) for pod in _pods(view, job) if pod.get("status", {}).get("phase") != "Failed"}
+    return len(there) < job.get("spec", {}).get("parallelism", 1)
 
 
 def _refused_pods(view: JobView) -> Problem | None:

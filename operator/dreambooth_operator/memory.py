@@ -20,7 +20,7 @@ class Memory:
     # The API server did not take a child the last time.
     refused: bool = False
     report: Report | None = None
-    # When the trainer was asked last, on the monotonic clock.
+    # When the trainer was asked last, or what it said was written, on the monotonic clock.
     asked: float = float("-inf")
     # Training pods seen so far, by uid, with their indexes; and how many restarts that makes.
     pods: dict[str, int] = field(default_factory=dict)

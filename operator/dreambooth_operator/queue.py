@@ -56,6 +56,10 @@ class WorkQueue(Generic[K]):
         begun = [next(iter(found.values())) for found in (self._due, self._running) if found]
         return time.monotonic() - min(begun) if begun else 0.0
 
+    def longest(self) -> float:
+        """Seconds that the reconcile that has been running for the longest has been at it; 0 when none runs."""
+        return time.monotonic() - min(self._running.values()) if self._running else 0.0
+
     def __len__(self) -> int:
         return len(self._due)
 

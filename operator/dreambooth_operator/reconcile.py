@@ -1,6 +1,7 @@
 """Observe, decide, apply, report: the one way in which anything is ever changed."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,20 +12,20 @@ import aiohttp
 
 from dreambooth_api import names
 from dreambooth_api.parse import InvalidResource, parse_job
-from dreambooth_api.reasons import Phase, Reason
+from dreambooth_api.reasons import Phase
 from dreambooth_api.result import Report
 from dreambooth_operator import (
     causes,
     decide_job,
     decide_model,
-    drift,
     gpu_time,
     inputs,
     job_results,
     metrics,
     progress,
 )
-from dreambooth_operator.caches import SELECTOR, Caches
+from dreambooth_operator.caches import Caches
+from dreambooth_operator.children import CONTEST, Children, Outdated, Refused, contested
 from dreambooth_operator.cluster import ApiFault, Cluster
 from dreambooth_operator.events import event
 from dreambooth_operator.fence import NotLeading
@@ -32,18 +33,13 @@ from dreambooth_operator.memory import Memories, Memory
 from dreambooth_operator.observe import observe_job, observe_model
 from dreambooth_operator.queue import WorkQueue
 from dreambooth_operator.settings import Settings
-from dreambooth_operator.views import Body, ChildRef, Decision, JobView, Key, ModelView, Problem, View
+from dreambooth_operator.views import Body, Decision, JobView, Key, ModelView, Problem, View
 
 # However quiet it is, everything is looked at again after this, seconds: without an API call where all is well.
 RESYNC = 600.0
 POLL = 10.0
-# Somebody who undoes what was just applied is answered no more often than this, seconds.
-CONTEST = 10.0
 # What was decided on an outdated view is decided again, once the watches have caught up, seconds.
 CATCH_UP = 0.5
-# The API server refuses for good: what is wrong is in the object that it was asked to take.
-FOR_GOOD = (400, 422)
-NOT_NOW = (403,)
 
 logger = logging.getLogger(__name__)
 V = TypeVar("V", bound=View)
@@ -62,6 +58,7 @@ class Reconciler:
     ) -> None:
         self._cluster, self._caches, self._settings, self._queue = cluster, caches, settings, queue
         self._session = session
+        self._children = Children(cluster)
         self._memories = Memories()
 
     def forget(self, uid: str) -> None:
@@ -80,7 +77,7 @@ class Reconciler:
             except NotLeading:
                 # Whoever leads now does it.
                 return
-            except _Outdated:
+            except Outdated:
                 self._queue.add(key, after=CATCH_UP)
             except ApiFault as e:
                 metrics.ERRORS.labels(key.kind, str(e.status)).inc()
@@ -131,12 +128,13 @@ class Reconciler:
         return await inputs.missing(self._cluster, view.namespace, iter([inputs.STORE]))
 
     async def _report(self, view: JobView, memory: Memory) -> Report | None:
-        """What the trainer says, asked at most every ten seconds; None when none runs."""
+        """What the trainer says; None when none runs. It is asked ten seconds after it was asked last, or after what it
+        said was written: then no two statuses that only tell progress are closer than that."""
         pods = [pod for pod in (*view.train_pods, *view.prepare_pods) if causes.running(pod)]
         address = next((pod["status"].get("podIP") for pod in pods if job_results.rank(pod) == 0), None)
         if not address or view.deleted:
-            memory.report = None
-        elif time.monotonic() - memory.asked >= POLL - 0.5:
+            memory.report, memory.asked = None, -math.inf
+        elif time.monotonic() - memory.asked >= POLL:
             memory.asked = time.monotonic()
             memory.report = await progress.ask(self._session, address) or memory.report
         return memory.report
@@ -151,16 +149,17 @@ class Reconciler:
     ) -> None:
         """Events, status, children: told again they are the same; and no child is made before its job's spec is
         frozen by the status. What was refused the last time is tried before anything else is said about it."""
+        read = -math.inf
         if before := not memory.refused:
-            await self._report_status(kind, view, memory, decision)
+            read = await self._report_status(kind, view, memory, decision)
         try:
             for manifest in decision.apply:
-                if _contested(view, memory, manifest):
+                if contested(view, memory, manifest):
                     decision = replace(decision, again=min(decision.again or CONTEST, CONTEST))
                 else:
-                    await self._apply(view, memory, manifest)
+                    await self._children.apply(view, memory, manifest, read)
             memory.refused = False
-        except _Refused as e:
+        except Refused as e:
             decision = refused(e.problem, e.final)
             if not memory.refused:
                 logger.warning("%s %s/%s: %s", kind, view.namespace, view.name, e.problem.message)
@@ -171,78 +170,31 @@ class Reconciler:
             await self._cluster.suspend(view.namespace, name, value)
         for ref in decision.delete:
             if live := view.children.get(ref):
-                await self._check_pods(view, ref)
+                await self._children.check_pods(view, ref)
                 await self._cluster.delete(ref.kind, view.namespace, ref.name, live["metadata"]["uid"])
         again = RESYNC if decision.again is None else decision.again
+        if memory.report:
+            # What else happens in between does not put the next asking off.
+            again = min(again, max(0.1, memory.asked + POLL - time.monotonic()))
         self._queue.add(Key(kind, view.namespace, view.name), after=again)
 
-    async def _report_status(self, kind: str, view: View, memory: Memory, decision: Decision) -> None:
+    async def _report_status(self, kind: str, view: View, memory: Memory, decision: Decision) -> float:
+        """Events, then the status; returns when the API server confirmed, by taking the status for it, that the object
+        is still in the version that was looked at: on the monotonic clock, -inf if nothing had to be written."""
         if decision.status is None:
-            return
+            return -math.inf
         for told in decision.told:
             await self._cluster.tell(event(kind, view, told))
         try:
             memory.written = await self._cluster.apply_status(kind, view.body, decision.status)
+            now = time.monotonic()
+            memory.asked = now if memory.report else memory.asked
+            return now
         except ApiFault as e:
             # Changed, deleted, or deleted and made anew, meanwhile: what follows would rest on an outdated view, too.
             if e.status in (404, 409):
-                raise _Outdated from e
+                raise Outdated from e
             raise
-
-    async def _apply(self, view: View, memory: Memory, manifest: Body) -> None:
-        """Apply a child. Raises _Refused, or ApiFault when trying again may help."""
-        ref = ChildRef(manifest["kind"], manifest["metadata"]["name"])
-        try:
-            new = ref not in view.children and ref.kind != names.MODEL_KIND
-            if new and await self._is_there(view, ref) and ref.kind == "Job":
-                # The cache does not show it yet; its template cannot change.
-                return
-            if ref.kind in (names.MODEL_KIND, "Job"):
-                await self._check_owner(view, memory)
-            live = await self._cluster.apply(manifest)
-        except ApiFault as e:
-            if e.status in FOR_GOOD:
-                raise _Refused(Problem(Reason.INVALID_SPEC, f"{ref.kind} {ref.name}: {e.message}"), True) from e
-            if e.status in NOT_NOW:
-                raise _Refused(Problem(Reason.UNSCHEDULABLE, f"{ref.kind} {ref.name}: {e.message}"), False) from e
-            raise
-        memory.settled = {entry for entry in memory.settled if entry[0] != ref}
-        memory.settled.add((ref, drift.digest(manifest), drift.version(live)))
-        memory.applied[ref] = (drift.digest(manifest), time.monotonic())
-
-    async def _is_there(self, view: View, ref: ChildRef) -> bool:
-        """Whether the child is there already. Raises _Refused when what is there is not ours: an apply would take it
-        over, and our owner reference would delete it with us."""
-        found = await self._cluster.find(ref.kind, view.namespace, ref.name)
-        if found is None:
-            return False
-        owners = found["metadata"].get("ownerReferences") or []
-        if not any(owner.get("uid") == view.uid for owner in owners):
-            raise _Refused(job_results.name_taken(ref.kind, ref.name), True)
-        return True
-
-    async def _check_owner(self, view: View, memory: Memory) -> None:
-        """A training is not begun, and a model not rolled out, for an object that is otherwise by now: this replica's
-        watch may have been cut off from what another one did. Raises _Outdated, ApiFault."""
-        known = (memory.written or view.body)["metadata"].get("resourceVersion")
-        found = await self._cluster.find(view.body["kind"], view.namespace, view.name)
-        if found is None or (known and found["metadata"].get("resourceVersion") != known):
-            raise _Outdated
-
-    async def _check_pods(self, view: View, ref: ChildRef) -> None:
-        """A Job of an unfinished job goes because none of its pods tells anything any more: it must be true of the
-        cluster, not only of a watch that lags behind. Raises _Outdated, ApiFault."""
-        phase = (view.body.get("status") or {}).get("phase")
-        if not isinstance(view, JobView) or ref.kind != "Job" or phase in {Phase.SUCCEEDED, Phase.FAILED}:
-            return
-        selector = f"{SELECTOR},{names.LABEL_JOB}={view.name}"
-        page = await self._cluster.list_page("Pod", view.namespace, selector, 500, "")
-        known = {pod["metadata"]["uid"] for pod in (*view.train_pods, *view.prepare_pods)}
-        uid = view.children[ref]["metadata"]["uid"]
-        for pod in page["items"]:
-            owners = pod["metadata"].get("ownerReferences") or []
-            if pod["metadata"]["uid"] not in known and any(owner.get("uid") == uid for owner in owners):
-                raise _Outdated
 
 
 def _count_gpu_time(view: JobView, memory: Memory) -> None:
@@ -253,23 +205,3 @@ def _count_gpu_time(view: JobView, memory: Memory) -> None:
     spent = gpu_time.settle(memory.alive, view.train_pods, saved, view.now)
     metrics.USEFUL.inc(spent.useful * gpus)
     metrics.WASTED.inc(spent.wasted * gpus)
-
-
-def _contested(view: View, memory: Memory, manifest: Body) -> bool:
-    """Whether an existing child was made just so a moment ago, and is otherwise again: another controller, or another
-    operator by mistake, wants it differently. Without a pause the two would keep the API server busy."""
-    ref = ChildRef(manifest["kind"], manifest["metadata"]["name"])
-    digest, when = memory.applied.get(ref, ("", 0.0))
-    return ref in view.children and digest == drift.digest(manifest) and time.monotonic() - when < CONTEST
-
-
-class _Refused(Exception):
-    """The API server takes a child not: for good, or for now."""
-
-    def __init__(self, problem: Problem, final: bool) -> None:
-        super().__init__(problem.message)
-        self.problem, self.final = problem, final
-
-
-class _Outdated(Exception):
-    """The object is no longer what was looked at; or it is not there any more."""

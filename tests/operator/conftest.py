@@ -13,6 +13,7 @@ from dreambooth_operator import clock
 from dreambooth_operator.settings import Settings
 from dreambooth_operator.views import ChildRef, JobView, ModelView
 from tests.operator.life import Life
+from tests.operator.stage import apiserver
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "ab" * 32
@@ -159,6 +160,13 @@ def check_golden():
         assert manifest == yaml.safe_load(path.read_text())
 
     return check
+
+
+@pytest.fixture(scope="session")
+def server():
+    """The API server of all tests that need a real one without nodes."""
+    with apiserver.running() as server:
+        yield server
 
 
 @pytest.fixture

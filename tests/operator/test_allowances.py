@@ -22,6 +22,22 @@ ESCAPES = [
     ({"priorityClassName": "system-node-critical"}, "priorityClassName", "systemPriority"),
     ({"annotations": {"container.apparmor.security.beta.kubernetes.io/train": "unconfined"}}, "apparmor", "unconfined"),
 ]
+B = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"namespaces": "are labels here"}}}
+SOURCE = {"kind": "PersistentVolumeClaim", "name": "c", "namespace": "b"}
+ESCAPES += [
+    ({"affinity": {"podAffinity": {required: [term]}}}, f"affinity.podAffinity.{required}[0].{key}", "otherNamespaces")
+    for required in ["requiredDuringSchedulingIgnoredDuringExecution"]
+    for key, term in [
+        ("namespaces", {**B, "namespaces": ["b"]}),
+        ("namespaceSelector", {**B, "namespaceSelector": {}}),
+    ]
+] + [
+    (
+        {"volumes": [{"name": "x", "ephemeral": {"volumeClaimTemplate": {"spec": {"dataSourceRef": SOURCE}}}}]},
+        "volumes[0].ephemeral.volumeClaimTemplate.spec.dataSourceRef.namespace",
+        "otherNamespaces",
+    )
+]
 TOKEN = {"name": "x", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
 
 
@@ -64,6 +80,8 @@ def test_keys_by_which_the_operator_knows_its_own_cannot_be_set(kind):
 def test_the_namespaces_own_volumes_need_no_leave():
     volumes = [{"name": "a", "emptyDir": {}}, {"name": "b", "persistentVolumeClaim": {"claimName": "c"}}]
     assert allowances.refusal(PodOverrides.model_validate({"volumes": volumes}), "t", ()) is None
+    affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [{**B, "namespaces": []}]}}
+    assert allowances.refusal(PodOverrides.model_validate({"affinity": affinity}), "t", ()) is None
 
 
 def test_a_change_while_the_input_is_checked_does_not_slip_through(life, make):

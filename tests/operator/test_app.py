@@ -20,13 +20,6 @@ from tests.operator.stage.proxy import Proxy
 pytestmark = pytest.mark.cluster
 
 
-@pytest.fixture(scope="module")
-def server():
-    """An API server of these tests' own."""
-    with apiserver.running() as server:
-        yield server
-
-
 @contextlib.asynccontextmanager
 async def stage(server: apiserver.ApiServer, *namespaces: str) -> AsyncIterator[tuple[Api, Driver]]:
     async with Api.of(server) as api, Driver.at_work(api) as driver:

@@ -42,6 +42,18 @@ def test_the_steady_state_writes_nothing(training):
     assert (decision.status, decision.apply, decision.told, decision.suspend, decision.delete) == (None, (), (), (), ())
 
 
+def test_pods_that_wait_for_a_node_are_looked_at_when_their_time_is_up(life, make):
+    life.step()
+    waiting = {"phase": "Pending", "waiting": {}, "age": 100, "name": "robot-prepare-x"}
+    one = make.pod(index=0, **waiting)
+    two = make.pod(index=1, **{**waiting, "name": "robot-prepare-y"})
+    assert life.step(prepare_pods=(one,)).again == 10
+    assert life.step(prepare_pods=(one, two)).again == 3500
+    assert life.step(prepare_pods=(one, make.pod(index=1, name="robot-prepare-y"))).again == 10
+    life.view.body["spec"]["activeDeadlineSeconds"] = 60
+    assert life.step(prepare_pods=(one, two)).again == 60
+
+
 def test_progress_that_says_nothing_new_is_not_written(training, make):
     heard = Progress(step=5, steps=100, percent=5, loss="0.2")
     training.step(report=Report(phase=Phase.TRAINING, progress=heard))

@@ -18,7 +18,7 @@ from dreambooth_operator.memory import Memory
 from dreambooth_operator.observe import observe_job, observe_model
 from dreambooth_operator.settings import Settings
 from tests.operator.conftest import NOW, Make
-from tests.operator.stage import apiserver, fuzz, world
+from tests.operator.stage import fuzz, world
 from tests.operator.stage.api import Api, ApiError
 
 SETTINGS = Settings("trainer:1", "server:1")
@@ -68,8 +68,8 @@ def test_a_spec_of_another_release_raises_nothing(body):
 
 
 @pytest.mark.cluster
-def test_the_api_server_refuses_by_name_or_the_operator_handles_it():
-    async def tried(server, body, paths):
+def test_the_api_server_refuses_by_name_or_the_operator_handles_it(server):
+    async def tried(body, paths):
         async with Api.of(server) as api:
             try:
                 made = await api.create(api.path("dreamboothjobs", "default") + "?dryRun=All", body)
@@ -81,11 +81,9 @@ def test_the_api_server_refuses_by_name_or_the_operator_handles_it():
             else:
                 decide({**made, "kind": body["kind"]})
 
-    with apiserver.running(audit=False) as server:
+    @settings(max_examples=60, **QUIETLY)
+    @given(fuzz.changed(world.job("fuzz"), SCHEMAS[names.JOB_KIND]))
+    def each(found):
+        asyncio.run(tried(*found))
 
-        @settings(max_examples=60, **QUIETLY)
-        @given(fuzz.changed(world.job("fuzz"), SCHEMAS[names.JOB_KIND]))
-        def each(found):
-            asyncio.run(tried(server, *found))
-
-        each()
+    each()

@@ -24,6 +24,17 @@ def test_a_hung_loop_is_death():
     assert not health.alive()[0]
 
 
+def test_a_long_queue_is_no_death_as_long_as_it_moves():
+    health = Health(oldest=lambda: 1000.0, longest=lambda: 1.0)
+    health.worked()
+    assert health.alive()[0]
+    health.reconciled -= 1000
+    assert not health.alive()[0]
+    health = Health(oldest=lambda: 1000.0, longest=lambda: 1000.0)
+    health.worked()
+    assert not health.alive()[0]
+
+
 def test_the_last_reconcile_is_told():
     health = Health()
     assert health.alive()[1]["lastReconcileAge"] is None

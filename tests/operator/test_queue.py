@@ -127,6 +127,8 @@ async def test_the_age_of_the_oldest_work_shows_what_hangs():
         queue.add("a")
         await asyncio.sleep(0.05)
         assert queue.oldest() == pytest.approx(0.05, abs=0.04)
+        assert queue.longest() == pytest.approx(queue.oldest(), abs=0.01)
+    assert queue.longest() == 0.0
 
 
 async def test_what_happened_goes_before_what_a_timer_wants():

@@ -8,19 +8,12 @@ from typing import Any
 import pytest
 
 from dreambooth_api import names
-from tests.operator.stage import apiserver, world
+from tests.operator.stage import world
 from tests.operator.stage.api import Api
 from tests.operator.stage.driver import Driver
 
 pytestmark = pytest.mark.cluster
 QUEUE, FLAVOR = "queue", {"pool": "gpu"}
-
-
-@pytest.fixture(scope="module")
-def server():
-    """An API server of these tests' own."""
-    with apiserver.running() as server:
-        yield server
 
 
 async def until(what: Callable[[], Awaitable[Any]], seconds: float = 30.0) -> Any:

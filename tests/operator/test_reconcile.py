@@ -1,17 +1,9 @@
-"""Carrying a decision out: what goes over the wire, and what each refusal of the API server leads to.
-
-The API server here is a small one over real HTTP, because a real one cannot be told to refuse; tests/cluster goes
-through the real one.
-"""
+"""Carrying a decision out: what goes over the wire, and what each refusal of the API server leads to."""
 
 import asyncio
-import contextlib
-import json
 
 import aiohttp
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 from kubernetes.aio import client
 
 from dreambooth_api import names
@@ -20,70 +12,7 @@ from dreambooth_operator.cluster import METADATA_ONLY, ApiFault, Cluster
 from dreambooth_operator.fence import Fence
 from dreambooth_operator.queue import WorkQueue
 from dreambooth_operator.reconcile import Reconciler
-from dreambooth_operator.views import Key
-
-JOB = Key(names.JOB_KIND, "team", "robot")
-MODEL = Key(names.MODEL_KIND, "team", "robot")
-
-
-class ApiServer:
-    """Keeps what is applied; refuses what it is told to."""
-
-    def __init__(self):
-        self.objects, self.requests, self.refusals = {}, [], {}
-
-    def refuse(self, verb, part, status, message="no"):
-        """Answer requests of `verb` whose path contains `part` with `status`."""
-        self.refusals[verb, part] = (status, message)
-
-    async def handle(self, request):
-        body = json.loads(await request.text() or "null")
-        self.requests.append((request.method, request.path, request, body))
-        for (verb, part), (status, message) in self.refusals.items():
-            if request.method == verb and part in request.path:
-                return web.json_response({"kind": "Status", "message": message, "code": status}, status=status)
-        if request.method == "GET" and request.path not in self.objects:
-            return web.json_response({"message": "not found"}, status=404)
-        if request.method == "PATCH":
-            name = request.path.removesuffix("/status")
-            old = self.objects.get(name, {})
-            live = {**old, **body, "metadata": {**old.get("metadata", {}), **body["metadata"]}}
-            live["metadata"] = {"uid": "u", **live["metadata"], "resourceVersion": str(len(self.requests))}
-            self.objects[name] = live
-        return web.json_response(self.objects.get(request.path.removesuffix("/status"), body))
-
-    def writes(self):
-        """(verb, last part of the path) of everything but reads."""
-        return [(verb, path.rsplit("/", 1)[-1]) for verb, path, *_ in self.requests if verb != "GET"]
-
-
-@contextlib.asynccontextmanager
-async def reconciling(settings, *bodies):
-    """A reconciler over caches with `bodies`, and its API server with the store's Secret."""
-    api = ApiServer()
-    api.objects["/api/v1/namespaces/team/secrets/dreambooth-store"] = {"metadata": {"name": "dreambooth-store"}}
-    for body in bodies:
-        plural = names.JOB_PLURAL if body["kind"] == names.JOB_KIND else names.MODEL_PLURAL
-        api.objects[f"/apis/{names.API_VERSION}/namespaces/team/{plural}/{body['metadata']['name']}"] = body
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", api.handle)
-    caches = Caches()
-    for body in bodies:
-        caches.put(body["kind"], body)
-    queue, fence = WorkQueue(), Fence()
-    fence.open()
-    async with TestServer(app) as server, aiohttp.ClientSession() as session:
-        cluster = Cluster(client.ApiClient(client.Configuration(host=str(server.make_url("")).rstrip("/"))), fence)
-        try:
-            yield Reconciler(cluster, caches, settings, queue, session), api, caches
-        finally:
-            await cluster.close()
-
-
-def condition(api, kind="Failed", plural="dreamboothjobs"):
-    """A condition of the status that was written last."""
-    written = [body for _, path, _, body in api.requests if path.endswith(f"/{plural}/robot/status")][-1]
-    return next((c["status"], c["reason"], c["message"]) for c in written["status"]["conditions"] if c["type"] == kind)
+from tests.operator.refusing import JOB, reconciling
 
 
 async def test_events_then_status_then_children(make, settings):
@@ -92,8 +21,8 @@ async def test_events_then_status_then_children(make, settings):
     assert api.writes() == [
         ("POST", "events"),
         ("PATCH", "status"),
-        ("PATCH", "robot-job"),
-        ("PATCH", "robot-prepare"),
+        ("POST", "configmaps"),
+        ("POST", "jobs"),
     ]
     patches = [request for verb, _, request, _ in api.requests if verb == "PATCH"]
     for request in patches:
@@ -129,55 +58,15 @@ async def test_a_stale_cache_does_not_undo_what_was_written(make, settings):
     assert ("POST", "events") not in api.writes()[len(before) :]
 
 
-async def test_a_job_that_the_cache_does_not_show_yet_is_not_applied_again(make, settings):
-    async with reconciling(settings, make.job()) as (reconciler, api, _):
-        owners = [{"uid": "job-uid"}]
-        api.objects["/apis/batch/v1/namespaces/team/jobs/robot-prepare"] = {"metadata": {"ownerReferences": owners}}
-        await reconciler.reconcile(JOB)
-    assert ("PATCH", "robot-prepare") not in api.writes()
-
-
-async def test_somebody_elses_object_is_not_taken_over(make, settings):
-    async with reconciling(settings, make.job()) as (reconciler, api, _):
-        api.objects["/api/v1/namespaces/team/configmaps/robot-job"] = {"metadata": {"name": "robot-job"}}
-        await reconciler.reconcile(JOB)
-    assert ("PATCH", "robot-job") not in api.writes()
-    assert condition(api)[:2] == ("True", "NameConflict")
-
-
-@pytest.mark.parametrize(("status", "expected"), [(422, ("True", "InvalidSpec")), (403, ("False", "Unschedulable"))])
-async def test_what_is_refused_is_told_with_the_servers_words(make, settings, status, expected):
-    async with reconciling(settings, make.job()) as (reconciler, api, _):
-        api.refuse("PATCH", "/jobs/robot-prepare", status, "spec.template: too odd")
-        await reconciler.reconcile(JOB)
-    found = condition(api)
-    assert found[:2] == expected
-    assert "too odd" in found[2]
-
-
-async def test_what_is_refused_again_is_not_told_again(make, settings):
-    async with reconciling(settings, make.job(resourceVersion="0")) as (reconciler, api, _):
-        api.refuse("PATCH", "/jobs/robot-prepare", 403)
-        await reconciler.reconcile(JOB)
-        before = api.writes()
-        await reconciler.reconcile(JOB)
-        again = api.writes()[len(before) :]
-        assert ("PATCH", "robot-prepare") in again
-        assert not {("PATCH", "status"), ("POST", "events")} & set(again)
-        api.refusals.clear()
-        await reconciler.reconcile(JOB)
-    assert condition(api)[:2] == ("False", "Running")
-
-
 @pytest.mark.parametrize("status", [409, 429, 500, 503])
 async def test_what_may_pass_is_tried_again(make, settings, status):
     async with reconciling(settings, make.job()) as (reconciler, api, _):
-        api.refuse("PATCH", "/jobs/robot-prepare", status)
+        api.refuse("POST", "/team/jobs", status)
         with pytest.raises(ApiFault):
             await reconciler.reconcile(JOB)
         api.refusals.clear()
         await reconciler.reconcile(JOB)
-    assert api.writes()[-1] == ("PATCH", "robot-prepare")
+    assert api.writes()[-1] == ("POST", "jobs")
 
 
 @pytest.mark.parametrize("status", [404, 409])
@@ -208,24 +97,9 @@ async def test_an_api_server_that_is_away_is_a_fault_that_passes(make, settings)
         await cluster.close()
 
 
-async def test_two_that_want_a_child_differently_do_not_race(make, settings):
-    """Somebody undoes at once what was applied: it is not answered at once."""
-    async with reconciling(settings, make.model()) as (reconciler, api, caches):
-        await reconciler.reconcile(MODEL)
-        service = api.objects["/api/v1/namespaces/team/services/robot-endpoint"]
-        undone = {**service, "kind": "Service", "spec": {**service["spec"], "ports": []}}
-        undone["metadata"] = {**service["metadata"], "resourceVersion": "999"}
-        caches.put("Service", undone)
-        before = api.writes().count(("PATCH", "robot-endpoint"))
-        await reconciler.reconcile(MODEL)
-        after = api.requests[-6:]
-        assert [path for verb, path, *_ in after if verb == "PATCH" and "/services/" in path] == []
-    assert before == 3
-
-
 async def test_a_fault_of_one_object_is_tried_again_by_the_queue(make, settings):
     async with reconciling(settings, make.job()) as (reconciler, api, _):
-        api.refuse("PATCH", "/configmaps/", 500)
+        api.refuse("POST", "/configmaps", 500)
         queue = WorkQueue()
         queue.add(JOB)
         worker = asyncio.create_task(queue.work(reconciler.reconcile))
@@ -233,7 +107,7 @@ async def test_a_fault_of_one_object_is_tried_again_by_the_queue(make, settings)
         api.refusals.clear()
         await asyncio.sleep(0.8)
         worker.cancel()
-    assert ("PATCH", "robot-prepare") in api.writes()
+    assert ("POST", "jobs") in api.writes()
 
 
 async def test_what_was_decided_on_an_outdated_view_is_not_written(make, settings):
@@ -244,19 +118,6 @@ async def test_what_was_decided_on_an_outdated_view_is_not_written(make, setting
     status = next(body for _, path, _, body in api.requests if path.endswith("/status"))
     assert status["metadata"]["resourceVersion"] == "7"
     assert api.writes() == [("POST", "events"), ("PATCH", "status")]
-
-
-async def test_no_job_is_started_for_an_object_that_changed(make, settings):
-    async with reconciling(settings, make.job(resourceVersion="0")) as (reconciler, api, _):
-        api.refuse("PATCH", "/configmaps/", 500)
-        with pytest.raises(ApiFault):
-            await reconciler.reconcile(JOB)
-        api.refusals.clear()
-        api.objects[f"/apis/{names.API_VERSION}/namespaces/team/dreamboothjobs/robot"]["metadata"][
-            "resourceVersion"
-        ] = "99"
-        await reconciler.reconcile(JOB)
-    assert ("PATCH", "robot-prepare") not in api.writes()
 
 
 async def test_without_the_lease_nothing_is_written(make, settings):

@@ -53,7 +53,7 @@ async def test_metrics_and_targets(make):
 
 async def test_health_is_the_age_of_the_work():
     hanging = 0.0
-    health = Health(oldest=lambda: hanging)
+    health = Health(oldest=lambda: hanging, longest=lambda: hanging)
     async with TestClient(TestServer(web.health_app(health))) as client:
         assert (await client.get("/healthz")).status == 200
         hanging = 1000.0

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -13,19 +14,29 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 ROOT = Path(__file__).parents[3]
-# user → token; all may do everything: rights are tested elsewhere.
-TOKENS = {name: f"{name}-token" for name in ("admin", "operator", "stranger")}
+# The operator's account, as the chart calls it in a release `dreambooth`.
+ACCOUNT = "system:serviceaccount:dreambooth-system:dreambooth-operator"
+# Those of `system:masters` may do everything; the others what Roles give them.
+USERS = {
+    "admin": "system:masters",
+    "operator": "system:masters",
+    "stranger": "system:masters",
+    ACCOUNT: "",
+    "alice": "",
+}
+TOKENS = {name: f"{name.rsplit(':', 1)[-1]}-{number}-token" for number, name in enumerate(USERS)}
 # Of the operator's requests, what and not how much: `Audit` counts them.
 AUDIT = """
 apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived, ResponseStarted]
 rules:
-- {level: Metadata, users: [operator]}
+- {level: Metadata, users: [operator, "system:serviceaccount:dreambooth-system:dreambooth-operator"]}
 - {level: None}
 """
 
@@ -75,8 +86,35 @@ class ApiServer:
         return path
 
     def audited(self) -> str:
-        """The audit log of the user `operator`: a JSON object a line."""
+        """The audit log of the operator's users: a JSON object a line."""
         return (self.folder / "audit.log").read_text()
+
+    def requests(self, since: int = 0) -> list[dict[str, Any]]:
+        """The operator's requests of the audit log, as far as they are written, from number `since` on."""
+        whole = self.audited().rpartition("\n")[0].splitlines()
+        return [json.loads(line) for line in whole[since:]]
+
+    @contextlib.contextmanager
+    def collecting_garbage(self, seconds: float = 120.0) -> Iterator[None]:
+        """With Kubernetes' own garbage collector (and no other controller) at work. Raises RuntimeError when it does
+        not begin in time, or ended before it was told to."""
+        command = [program("kube-controller-manager"), f"--kubeconfig={self.kubeconfig(user='admin')}",
+                   "--controllers=garbage-collector-controller", "--leader-elect=false", "--secure-port=0",
+                   "--concurrent-gc-syncs=4"]  # fmt: skip
+        path, deadline = self.folder / "controllers.log", time.monotonic() + seconds
+        with path.open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
+            try:
+                while "Proceeding to collect garbage" not in path.read_text():
+                    if process.poll() is not None or time.monotonic() > deadline:
+                        raise RuntimeError(f"no garbage collector: {path.read_text()[-2000:]}")
+                    time.sleep(0.1)
+                yield
+                if process.poll() is not None:
+                    raise RuntimeError(f"the garbage collector ended: {path.read_text()[-2000:]}")
+            finally:
+                process.kill()
+                process.wait()
 
 
 @contextlib.contextmanager
@@ -87,7 +125,7 @@ def running(audit: bool = True) -> Iterator[ApiServer]:
         etcd, port = free_port(), free_port()
         key = folder / "accounts.key"
         subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
-        (folder / "tokens.csv").write_text("".join(f'{t},{u},{u},"system:masters"\n' for u, t in TOKENS.items()))
+        (folder / "tokens.csv").write_text("".join(f'{TOKENS[u]},{u},{u},"{groups}"\n' for u, groups in USERS.items()))
         (folder / "audit.yaml").write_text(AUDIT)
         (folder / "audit.log").touch()
         url, pids = f"https://127.0.0.1:{port}", {}

@@ -31,22 +31,25 @@ def moment() -> str:
 
 
 class Driver:
-    """Runs every Job to its good end, as fast as the API server takes it; `seconds`: how long pods run."""
+    """Runs every Job to its good end, as fast as the API server takes it; `seconds`: how long pods run; without `nodes`
+    pods are made and wait."""
 
-    def __init__(self, api: Api, seconds: float = 0.0) -> None:
-        self._api, self._seconds = api, seconds
+    def __init__(self, api: Api, seconds: float = 0.0, nodes: bool = True) -> None:
+        self._api, self._seconds, self._nodes = api, seconds, nodes
+        # Jobs by (namespace, name) whose pods run until they are taken out of here, and rank 0's address in some.
+        self.held: set[tuple[str, str]] = set()
+        self.addresses: dict[tuple[str, str], str] = {}
         self._busy: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         # How many Jobs of a name were ever started, by (namespace, name).
         self.started: Counter[tuple[str, str]] = Counter()
         self.failures: list[str] = []
-        self._paused: set[tuple[str, str]] = set()
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def at_work(cls, api: Api, seconds: float = 0.0) -> AsyncIterator["Driver"]:
+    async def at_work(cls, api: Api, seconds: float = 0.0, nodes: bool = True) -> AsyncIterator["Driver"]:
         """A driver, until the block ends."""
-        driver = cls(api, seconds)
+        driver = cls(api, seconds, nodes)
         watches = [asyncio.create_task(driver._jobs()), asyncio.create_task(driver._deployments())]
         try:
             yield driver
@@ -80,9 +83,15 @@ class Driver:
         begun = moment()
         await self._api.patch(path, {"status": {"startTime": begun, "active": job["spec"]["completions"]}})
         pods = [await self._pod(job, index) for index in range(job["spec"]["completions"])]
+        if not self._nodes:
+            return
         for pod in pods:
-            await self._pod_status(pod, "Running", {"running": {"startedAt": begun}})
+            await self._pod_status(
+                pod, "Running", {"running": {"startedAt": begun}}, self.addresses.get((namespace, name))
+            )
         await asyncio.sleep(self._seconds)
+        while (namespace, name) in self.held:
+            await asyncio.sleep(0.1)
         component = job["spec"]["template"]["metadata"]["labels"][names.LABEL_COMPONENT]
         said = PREPARED if component == names.COMPONENT_PREPARE else TRAINED
         for index, pod in enumerate(pods):
@@ -107,10 +116,13 @@ class Driver:
         }  # fmt: skip
         return await self._api.create(self._api.path("pods", metadata["namespace"]), body)
 
-    async def _pod_status(self, pod: dict[str, Any], phase: str, state: dict[str, Any]) -> None:
+    async def _pod_status(
+        self, pod: dict[str, Any], phase: str, state: dict[str, Any], address: str | None = None
+    ) -> None:
         (container,) = pod["spec"]["containers"]
         status = {
             "phase": phase,
+            **({"podIP": address, "podIPs": [{"ip": address}]} if address else {}),
             "containerStatuses": [{
                 "name": container["name"], "image": container["image"], "imageID": "", "ready": False,
                 "restartCount": 0, "state": {"running": None, "waiting": None, **state},

@@ -42,14 +42,14 @@ def job(name: str, **spec: Any) -> dict[str, Any]:
 
 
 @contextlib.asynccontextmanager
-async def operating(url: str, *namespaces: str, **settings: Any) -> AsyncIterator[Operator]:
+async def operating(url: str, *namespaces: str, user: str = "operator", **settings: Any) -> AsyncIterator[Operator]:
     """An operator in this process; at the end it is stopped in the middle of whatever it does."""
     found = Settings("dreambooth/trainer:1", "dreambooth/server:1", namespaces=namespaces, **settings)
     fence = Fence()
     configuration = client.Configuration(host=url)
     configuration.verify_ssl = False
     configuration.connection_pool_maxsize = 0
-    configuration.api_key = {"BearerToken": f"Bearer {TOKENS['operator']}"}
+    configuration.api_key = {"BearerToken": f"Bearer {TOKENS[user]}"}
     cluster = Cluster(client.ApiClient(configuration), fence)
     async with aiohttp.ClientSession() as session:
         operator = Operator(found, cluster, fence, session)
