@@ -128,7 +128,7 @@ def test_it_does_not_start_over_silently(checkpoints: Checkpoints, said: list[st
 
 
 def test_what_is_good_is_not_pruned_for_what_is_spoilt(checkpoints: Checkpoints) -> None:
-    """Training went back before a spoilt checkpoint; the next one is older than that, and newer than all that is good."""
+    """Training went back before a spoilt checkpoint; the next one is older than that one and must stay."""
     checkpoints.commit(state(2), keep=1)
     checkpoints.commit(state(6), keep=2)
     checkpoints.at(6).write("weights.safetensors", b"spoilt")
