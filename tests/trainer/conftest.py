@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import hashlib
 import json
 import multiprocessing
 import os
@@ -177,6 +178,16 @@ def pod(tmp_path: Path) -> Callable[[dict], dict[str, str]]:
         }
 
     return make
+
+
+def final_hash(ctx) -> str:
+    """Of the weights, averages and optimizer state in the last checkpoint."""
+    from dreambooth_trainer.checkpoint import Checkpoints
+
+    checkpoints = Checkpoints(ctx, print)
+    store = checkpoints.at(checkpoints.committed()[-1])
+    files = [store.read(name) for name in store.keys() if name.endswith(".safetensors")]  # noqa: SIM118
+    return hashlib.sha256(b"".join(files)).hexdigest()
 
 
 KEY, SECRET = "tests-access", "tests-secret-key"

@@ -125,3 +125,14 @@ def test_it_does_not_start_over_silently(checkpoints: Checkpoints, said: list[st
     with pytest.raises(CheckpointsCorrupt, match="none of 1"):
         checkpoints.newest("sha256:f")
     assert "other settings" in said[0]
+
+
+def test_what_is_good_is_not_pruned_for_what_is_spoilt(checkpoints: Checkpoints) -> None:
+    """Training went back before a spoilt checkpoint; the next one is older than that one and must stay."""
+    checkpoints.commit(state(2), keep=1)
+    checkpoints.commit(state(6), keep=2)
+    checkpoints.at(6).write("weights.safetensors", b"spoilt")
+    checkpoints.commit(state(4), keep=1)
+    found = checkpoints.newest("sha256:f")
+    assert found is not None
+    assert (found.step, checkpoints.committed()) == (4, [4, 6])

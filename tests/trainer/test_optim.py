@@ -106,3 +106,13 @@ def test_what_is_frozen_has_no_group(plan) -> None:
     model = trainee()
     model.text_encoder.requires_grad_(False)
     assert len(build_optimizer(model, plan()).param_groups) == 1
+
+
+@pytest.mark.parametrize(("name", "size"), [("AdamW", 8), ("Adafactor", 0.03), ("Prodigy", 16)])
+def test_a_state_takes_as_many_bytes_per_parameter_as_documented(plan, name: str, size: float) -> None:
+    model = Trainee(SimpleNamespace(unet=torch.nn.Linear(256, 256, bias=False)), {})
+    optimizer = build_optimizer(model, plan(optimizer=name))
+    model.unet(torch.ones(2, 256)).sum().backward()
+    optimizer.step()
+    kept = [t for state in optimizer.state_dict()["state"].values() for t in state.values() if torch.is_tensor(t)]
+    assert sum(t.numel() * t.element_size() for t in kept) / 256**2 == pytest.approx(size, abs=0.01)

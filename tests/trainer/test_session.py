@@ -1,10 +1,12 @@
 """Resume: exact, proven by hash, after a real SIGKILL."""
 
-import hashlib
 import os
+import random
+import re
 import shutil
 import signal
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,68 +14,166 @@ import pytest
 import torch
 from PIL import Image
 
-from dreambooth_trainer import dataset, loop, priors, scoring
+from dreambooth_api.exits import ExitCode
+from dreambooth_trainer import dataset, loop, priors
 from dreambooth_trainer.checkpoint import Checkpoints
 from dreambooth_trainer.config import fingerprint
 from dreambooth_trainer.context import Mirror
 from dreambooth_trainer.family import Family
 from dreambooth_trainer.faults import CheckpointsCorrupt, DatasetInvalid, NonFiniteLoss
 from dreambooth_trainer.prepare import Inputs, read_prepared
+from dreambooth_trainer.progress import Console
+from dreambooth_trainer.store import FolderStore
+from tests.trainer.conftest import final_hash
+from tests.trainer.test_distributed import environment
 
 HOW = {
-    "LoRA": {"training": {"steps": 8, "ema": 0.9, "gradientAccumulation": 2, "lrScheduler": "cosine"}},
-    "Full": {"method": {"type": "Full"}, "training": {"steps": 8, "snrGamma": 5.0, "flip": True}},
+    "LoRA": {"training": {"steps": 6, "ema": 0.9, "gradientAccumulation": 2, "lrScheduler": "cosine"}},
+    "Full": {"method": {"type": "Full"}, "training": {"steps": 6, "snrGamma": 5.0, "flip": True}},
+    "Prodigy": {"training": {"steps": 6, "optimizer": "Prodigy", "learningRate": 1.0}},
+    "Adafactor, learned token": {
+        "method": {"learnToken": True},
+        "training": {"steps": 6, "optimizer": "Adafactor", "ema": 0.9, "snrGamma": 5.0},
+    },
 }
 
 
-def final_hash(ctx) -> str:
-    """Of the weights, averages and optimizer state in the last checkpoint."""
-    checkpoints = Checkpoints(ctx, print)
-    store = checkpoints.at(checkpoints.committed()[-1])
-    files = [store.read(name) for name in store.keys() if name.endswith(".safetensors")]  # noqa: SIM118
-    return hashlib.sha256(b"".join(files)).hexdigest()
-
-
-def train_slowly(ctx, pause: float) -> None:
-    """The child's part: train, a pause after each step, until someone kills it."""
+def train_until_killed(ctx, at: int) -> None:
+    """The child's part: train, and be killed in the middle of the step after `at` steps, once there is a checkpoint."""
     from dreambooth_api.reasons import Phase
     from dreambooth_trainer.progress import Board, Console
     from dreambooth_trainer.tracking import NullTracker
 
     torch.set_num_threads(1)
+    loss = loop.dreambooth_loss
     step = loop.take_step
 
-    def slow(session):
-        time.sleep(pause)
+    def killed(*args, **options):
+        while not Checkpoints(ctx, print).committed():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return loss(*args, **options)
+
+    def counted(session):
+        if session.step == at:
+            loop.dreambooth_loss = killed
         return step(session)
 
-    loop.take_step = slow
+    loop.take_step = counted
     loop.train(ctx, loop.Desk(Board(ctx, Phase.TRAINING), Console(silent=True), NullTracker()))
 
 
 @pytest.mark.parametrize("how", HOW)
 def test_killed_and_resumed_is_equal_to_uninterrupted(ready, desk, processes, how: str) -> None:
     straight, killed = ready("straight", **HOW[how]), ready("killed", **HOW[how])
+    at = random.randrange(3, 6)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        loop.train(straight, desk(straight))
-        child = processes.Process(target=train_slowly, args=(killed, 0.5))
+        child = processes.Process(target=train_until_killed, args=(killed, at))
         child.start()
+        loop.train(straight, desk(straight))
+        child.join(180)
+        assert child.exitcode == -signal.SIGKILL
         checkpoints = Checkpoints(killed, print)
-        deadline = time.monotonic() + 90
-        while 4 not in checkpoints.committed():
-            assert child.is_alive()
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        os.kill(child.pid, signal.SIGKILL)
-        child.join()
-        assert checkpoints.committed()[-1] < 8
-        loop.train(killed, desk(killed))
+        assert checkpoints.committed()[-1] <= at
+        told = desk(killed)
+        loop.train(killed, told)
     finally:
         torch.set_num_threads(threads)
-    assert checkpoints.committed() == [6, 8]
-    assert final_hash(killed) == final_hash(straight)
+    assert told.board.resumes == 1
+    assert checkpoints.committed() == [4, 6]
+    assert final_hash(killed) == final_hash(straight), f"killed in the step after {at}"
+
+
+def rank_that_tells(ctx, rank: int, port: int, told: Path, killed_at: int | None = None) -> None:
+    """Train; leave a line for each sample. Rank 1 dies after `killed_at` steps, once there is a checkpoint."""
+    from dreambooth_api.reasons import Phase
+    from dreambooth_trainer.faults import guarded
+    from dreambooth_trainer.progress import Board
+    from dreambooth_trainer.tracking import NullTracker
+
+    environment(rank, port)
+    step = loop.take_step
+
+    def watched(session):
+        if session.step == killed_at and rank == 1:
+            while not Checkpoints(ctx).committed():
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGKILL)
+        traces = step(session)
+        with told.open("a") as file:
+            file.writelines(lines(traces))
+        return traces
+
+    loop.take_step = watched
+    desk = loop.Desk(Board(ctx, Phase.TRAINING), Console(silent=True), NullTracker())
+    os._exit(guarded(lambda: loop.train(ctx, desk)))
+
+
+def lines(traces: list[loop.Trace]) -> list[str]:
+    """A line for each sample: step, loss, name."""
+    return [
+        f"{trace.step}|{float(loss)}|{name}\n"
+        for trace in traces
+        for loss, name in zip(trace.per_sample, trace.names, strict=True)
+    ]
+
+
+@pytest.fixture
+def both_ranks(processes, free_port, tmp_path: Path) -> Callable:
+    """`both_ranks(ctx, name, killed_at)`: two processes that train, and write what they took to the file `name`."""
+
+    def start(ctx, name: str, killed_at: int | None = None) -> list:
+        port, told = free_port(), tmp_path / name
+        ranks = [processes.Process(target=rank_that_tells, args=(ctx, r, port, told, killed_at)) for r in range(2)]
+        for process in ranks:
+            process.start()
+        return ranks
+
+    return start
+
+
+def exit_codes(ranks: list) -> list[int | None]:
+    for process in ranks:
+        process.join(120)
+    return [process.exitcode for process in ranks]
+
+
+def test_a_killed_rank_ends_the_others_and_all_go_on_exactly(
+    ready, desk, both_ranks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    how = {"training": {"steps": 6, "batchSize": 1, "ema": 0.9}, "checkpoints": {"everySteps": 2, "keep": 9}}
+    straight, killed = ready("straight", **how), ready("killed", **how)
+    at = random.randrange(3, 6)
+    undisturbed, first = both_ranks(straight, "straight.txt"), both_ranks(killed, "killed.txt", killed_at=at)
+    assert exit_codes(first) == [ExitCode.PEER_LOST, -signal.SIGKILL]
+    resumed_at = Checkpoints(killed).committed()[-1]
+    assert resumed_at <= at
+    shutil.copytree(tmp_path / "killed", tmp_path / "alone")
+    assert exit_codes(both_ranks(killed, "again.txt")) == [ExitCode.OK, ExitCode.OK]
+    assert exit_codes(undisturbed) == [ExitCode.OK, ExitCode.OK]
+    assert final_hash(killed) == final_hash(straight), f"rank 1 killed after {at} steps"
+
+    # By one rank, which takes half as many in a step: the very next samples, seen by the very same weights.
+    alone = replace(killed, store=FolderStore(tmp_path / "alone" / "store"), work=tmp_path / "alone" / "work")
+    traces: list[loop.Trace] = []
+    step = loop.take_step
+    monkeypatch.setattr(loop, "take_step", lambda session: traces.extend(found := step(session)) or found)
+    loop.train(alone, desk(alone))
+    stream = [line.rstrip().split("|") for line in (tmp_path / "straight.txt").read_text().splitlines()]
+    losses = {name: float(loss) for at, loss, name in stream if int(at) >= resumed_at}
+    taken = [line.rstrip().split("|") for line in lines(traces)]
+    assert [int(at) for at, _, _ in taken] == [at for at in range(resumed_at, 6) for _ in ("subject", "class")]
+    next_ones = sorted(losses, key=sample_number)[: len(taken)]
+    assert sorted(name for _, _, name in taken) == sorted(next_ones)
+    for _, loss, name in taken[:2]:
+        assert float(loss) == pytest.approx(losses[name], rel=1e-3)
+
+
+def sample_number(name: str) -> int:
+    """Of `1.png (sample 7, …)`."""
+    return int(re.search(r"sample (\d+)", name)[1])
 
 
 def test_finished_and_run_again_trains_nothing(ready, desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,73 +271,6 @@ def test_every_class_image_is_used(ready) -> None:
     names = [name for step in range(4) for name in session.data.batch(step * 2, 0, 0, 1).names]
     assert {name.split(" (")[0] for name in names if name.startswith("class")} == {f"class image {i}" for i in range(4)}
     assert session.fingerprint == fingerprint(ctx.spec, got.base_digest, got.pictures.digest)
-
-
-MEASURE = scoring.measure
-SCORED = {
-    "scoring": {"dino": "s3://dreambooth/examples/encoder-dino"},
-    "checkpoints": {"everySteps": 1, "keep": 1},
-    "training": {"steps": 5, "ema": 0.5},
-}
-
-
-def by_plan(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> list[float]:
-    """Fidelity goes as `values` say, in the order in which checkpoints are measured; the list is used up."""
-    left = list(values)
-    monkeypatch.setattr(scoring, "measure", lambda *args: {**MEASURE(*args), "dino": left.pop(0)})
-    return left
-
-
-def test_the_best_checkpoint_is_published_and_outlives_pruning(ready, desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dreambooth_api.artifact import ModelCard
-
-    ctx, best = ready(**SCORED), ready("best", **{**SCORED, "publish": {"checkpoint": "Last"}})
-    by_plan(monkeypatch, [0.1, 0.9, 0.3, 0.2, 0.4])
-    told = desk(ctx)
-    result = loop.train(ctx, told)
-    assert Checkpoints(ctx, print).committed() == [2, 5]
-    assert (result.best_checkpoint.step, result.checkpoint.step, result.scores.dino) == (2, 5, "0.900")
-    assert told.board.report.scores == result.scores
-    card = ctx.store.at(result.artifact.uri.split("/store/")[1]).read("model.json")
-    assert ModelCard.model_validate_json(card).trained_steps == 2
-    # The very weights of step 2: a run that ends there with the same rate publishes the same content.
-    by_plan(monkeypatch, [0.1, 0.2])
-    two_steps = best.spec.training.model_copy(update={"steps": 2})
-    short = replace(best, spec=best.spec.model_copy(update={"training": two_steps}))
-    assert loop.train(short, desk(short)).artifact.digest == result.artifact.digest
-
-
-def test_early_stop_is_remembered_by_a_restart(ready, desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    ctx = ready(**{**SCORED, "scoring": {**SCORED["scoring"], "patience": 2}})
-    left = by_plan(monkeypatch, [0.5, 0.4, 0.3])
-    first = loop.train(ctx, desk(ctx))
-    assert left == []
-    assert (first.progress.step, first.best_checkpoint.step) == (3, 1)
-    monkeypatch.setattr(loop, "take_step", lambda session: pytest.fail("a step was taken"))
-    monkeypatch.setattr(loop, "join", lambda device: pytest.fail("waited for the other ranks"))
-    again = loop.train(ctx, desk(ctx))
-    assert again.artifact == first.artifact
-    assert again.scores == first.scores
-
-
-def test_a_checkpoint_left_unscored_by_a_kill_is_scored_first(ready, desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dreambooth_trainer.evaluator import Evaluator
-
-    ctx = ready(**SCORED)
-    by_plan(monkeypatch, [0.1, 0.9, 0.3, 0.2, 0.4])
-    real = Evaluator.evaluate
-
-    def killed(self):
-        if self.session.step == 2:
-            raise KeyboardInterrupt
-        real(self)
-
-    monkeypatch.setattr(Evaluator, "evaluate", killed)
-    with pytest.raises(KeyboardInterrupt):
-        loop.train(ctx, desk(ctx))
-    assert Checkpoints(ctx, print).committed() == [1, 2]
-    monkeypatch.setattr(Evaluator, "evaluate", real)
-    assert loop.train(ctx, desk(ctx)).best_checkpoint.step == 2
 
 
 def test_only_what_trains_has_gradients_and_the_vae_leaves_the_device(ready, desk) -> None:

@@ -5,13 +5,13 @@ manifest last. The newest valid one wins; older ones are pruned only after a new
 """
 
 import json
+import os
 import re
 import shutil
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -20,11 +20,12 @@ from dreambooth_api.conditions import now
 from dreambooth_api.job import CheckpointStatus
 from dreambooth_api.names import MANIFEST
 from dreambooth_trainer.context import Context
-from dreambooth_trainer.faults import CheckpointsCorrupt
+from dreambooth_trainer.faults import MAKE_ROOM, CheckpointsCorrupt, StoreUnavailable, TrainerFault
 from dreambooth_trainer.manifests import CorruptFolder, get_folder, put_folder
 from dreambooth_trainer.patience import is_disk_full, patiently
 from dreambooth_trainer.store import Store
 
+T = TypeVar("T")
 _STEP = re.compile(r"^step-(\d+)/")
 STATE = "state.json"
 
@@ -49,10 +50,10 @@ class State:
 
 
 def write_state(state: State, folder: Path) -> None:
-    """Write `state` as files of a new folder."""
+    """Write `state` as files of `folder`."""
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tensors, plain = _split(state.optimizer)
     save_file(state.weights, folder / "weights.safetensors")
     save_file(tensors, folder / "optimizer.safetensors")
@@ -72,8 +73,6 @@ def write_state(state: State, folder: Path) -> None:
 
 def read_state(folder: Path) -> State:
     """The state in `folder`. Raises ValueError, KeyError or OSError when it is not one."""
-    from safetensors.torch import load_file
-
     facts = json.loads((folder / STATE).read_text(encoding="utf-8"))
     ema = folder / "ema.safetensors"
     return State(
@@ -81,12 +80,19 @@ def read_state(folder: Path) -> State:
         samples=facts["samples"],
         fingerprint=facts["fingerprint"],
         world_size=facts["worldSize"],
-        weights=load_file(folder / "weights.safetensors"),
-        optimizer=_join(load_file(folder / "optimizer.safetensors"), facts["optimizer"]),
-        ema=load_file(ema) if ema.is_file() else {},
+        weights=_read_tensors(folder / "weights.safetensors"),
+        optimizer=_join(_read_tensors(folder / "optimizer.safetensors"), facts["optimizer"]),
+        ema=_read_tensors(ema) if ema.is_file() else {},
         scaler=facts["scaler"],
         unsent=[(step, values, stamp) for step, values, stamp in facts["unsent"]],
     )
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    """Copies: what is mapped from a file would keep its room on the disk taken after the file is gone."""
+    from safetensors.torch import load_file
+
+    return {name: tensor.clone() for name, tensor in load_file(path).items()}
 
 
 def _split(optimizer: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -121,6 +127,11 @@ def _join(tensors: dict[str, Tensor], plain: Any) -> Any:
         return {int(k) if k.isdigit() else k: _join(tensors, v) for k, v in value.items()}
     items = [_join(tensors, v) for v in value]
     return tuple(items) if kind == "tuple" else items
+
+
+def _lacks_room(error: BaseException) -> bool:
+    """Whether `error` says that this machine's disk is full; a store that is full has said so as a fault."""
+    return is_disk_full(error) and not isinstance(error, TrainerFault)
 
 
 class Checkpoints:
@@ -165,38 +176,62 @@ class Checkpoints:
         return None
 
     def load(self, step: int) -> State:
-        """The state of one step, verified. Raises CorruptFolder."""
-        folder = self.local / f"load-{step}-{threading.get_native_id()}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        try:
-            get_folder(self.at(step), folder)
+        """The state of one step, verified. Raises CorruptFolder; StoreUnavailable when there is no room for it here."""
+        from safetensors import SafetensorError
+
+        store = self.at(step)
+
+        def fetch(folder: Path) -> State:
+            get_folder(store, folder)
             return read_state(folder)
-        except (ValueError, KeyError, OSError) as e:
-            raise CorruptFolder(f"{self.at(step).uri} holds no training state: {e}") from e
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+
+        try:
+            return self._on_disk(fetch)
+        except (ValueError, KeyError, OSError, SafetensorError) as e:
+            raise CorruptFolder(f"{store.uri} holds no training state: {e}") from e
 
     def commit(self, state: State, keep: int) -> CheckpointStatus:
-        """Write, upload, commit; then prune all but the `keep` newest."""
-        folder = self.local / f"save-{state.step}"
+        """Write, upload, commit; prune all but the `keep` newest. Raises StoreUnavailable, for a full disk here too."""
         store = self.at(state.step)
 
-        def write() -> None:
-            shutil.rmtree(folder, ignore_errors=True)
+        def put(folder: Path) -> None:
             write_state(state, folder)
-
-        try:
-            patiently(write, is_disk_full, store.patience, "the local disk", self.say)
             put_folder(store, folder)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-        self._prune(keep)
+
+        self._on_disk(put)
+        self._prune(state.step, keep)
         return CheckpointStatus(step=state.step, uri=store.uri, time=now())
 
-    def _prune(self, keep: int) -> None:
-        """Remove what is older than the `keep` newest committed, save the best; each one's manifest first."""
-        oldest = self.committed()[-keep:][0]
+    def _on_disk(self, work: Callable[[Path], T]) -> T:
+        """`work` with an empty folder of this machine, which is gone afterwards; tried again while the disk is full.
+
+        A process has one such folder, always the same: what a kill left of one state makes room for the next.
+        """
+        folder, patience = self.local / f"rank-{os.environ.get('LOCAL_RANK', '0')}", self.ctx.store.patience
+
+        def once() -> T:
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                folder.mkdir(parents=True)
+                return work(folder)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+        try:
+            return patiently(once, _lacks_room, patience, f"no room for a checkpoint in {self.local}", self.say)
+        except Exception as e:
+            if not _lacks_room(e):
+                raise
+            raise StoreUnavailable(
+                f"the local disk is full: {self.local} had no room for a checkpoint for {patience:.0f} s: {MAKE_ROOM}"
+            ) from e
+
+    def _prune(self, newest: int, keep: int) -> None:
+        """Remove what is older than the `keep` committed ones up to `newest`, save the best; each one's manifest first.
+
+        What is of later steps was passed over when training resumed: it must not push out what is good.
+        """
+        oldest = [step for step in self.committed() if step <= newest][-keep:][0]
         for step in self._steps():
             if step < oldest and step != self.spare():
                 store = self.at(step)

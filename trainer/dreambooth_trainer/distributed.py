@@ -4,8 +4,10 @@ Gradients travel by DDP. The control words (stop, losses for the log, what rank 
 CPU, so that none of them waits for a GPU's queue.
 """
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -17,6 +19,7 @@ from dreambooth_trainer.faults import SavedOnSigterm
 
 # Rank 0 may draw validation pictures for long while the others wait.
 TIMEOUT = timedelta(minutes=30)
+_ASKED = "asked to end; what was trained is in the store"
 
 
 @dataclass
@@ -71,7 +74,7 @@ def join(device: str) -> World:
 class StopSignal:
     """SIGTERM, heard by any rank, becomes one step at which all of them stop.
 
-    Outside the loop (`immediate`) nothing is at stake and the process ends at once. In the loop each rank's flag is
+    Outside the steps (`immediate`) nothing is at stake and the process ends at once. In them each rank's flag is
     reduced asynchronously in one step and read in the next, so that agreeing costs no waiting.
     """
 
@@ -94,7 +97,18 @@ class StopSignal:
     def _hear(self, _signal: int, _frame: object) -> None:
         self.heard = True
         if self.immediate:
-            raise SavedOnSigterm("asked to end before there was anything to save")
+            raise SavedOnSigterm(_ASKED)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While it lasts, SIGTERM ends the work by SavedOnSigterm at once, also one that was heard before."""
+        try:
+            self.immediate = True
+            if self.heard:
+                raise SavedOnSigterm(_ASKED)
+            yield
+        finally:
+            self.immediate = False
 
     def agreed(self) -> bool:
         """Whether all ranks stop now; called once a step by every rank."""

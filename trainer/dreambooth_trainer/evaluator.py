@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,9 @@ from PIL import Image
 from dreambooth_api.job import CheckpointStatus
 from dreambooth_trainer import scoring
 from dreambooth_trainer.checkpoint import Checkpoints
+from dreambooth_trainer.distributed import StopSignal
 from dreambooth_trainer.evaluations import Evaluations, best, stops
+from dreambooth_trainer.faults import SavedOnSigterm
 from dreambooth_trainer.manifests import CorruptFolder
 from dreambooth_trainer.pictures import sheet
 from dreambooth_trainer.prepare import Inputs, Prepared
@@ -21,6 +24,14 @@ from dreambooth_trainer.session import Session, load_weights
 if TYPE_CHECKING:
     from dreambooth_trainer.loop import Desk
     from dreambooth_trainer.writer import Writer
+
+
+class Verdict(Enum):
+    """What follows from a scored checkpoint, alike on every rank."""
+
+    GO_ON = "go on"
+    ENDS = "no better score for long"
+    LEAVE = "asked to end"
 
 
 class Evaluator:
@@ -40,19 +51,29 @@ class Evaluator:
         every = spec.checkpoints.every_steps * spec.scoring.every_checkpoints
         return bool(self.got.encoders) and every > 0 and 0 < step < self.session.plan.steps and step % every == 0
 
-    def ends(self, writer: Writer | None) -> bool:
-        """Score the state of now, which has a checkpoint; whether training ends here. Called by every rank."""
-        session, ended = self.session, False
-        if session.world.leads:
-            if writer is not None:
-                writer.settle()
-            self.evaluate()
-            patience = session.plan.spec.scoring.patience
-            ended = stops(self.log.scores, session.step, patience)
-            if ended:
-                self.log.stop(session.step)
-                self.desk.console.say(f"ended at step {session.step}: no better score in {patience} checkpoints")
-        return session.world.share(ended)
+    def judge(self, writer: Writer | None, stop: StopSignal) -> Verdict:
+        """Score the state of now, which has a checkpoint; whether training goes on. Called by every rank.
+
+        On a SIGTERM to rank 0 scoring is left at once: it may take longer than there is time. The restart scores first.
+        """
+        verdict = Verdict.GO_ON
+        if writer is not None:
+            writer.settle()
+            try:
+                with stop.at_once():
+                    verdict = self._scored()
+            except SavedOnSigterm:
+                verdict = Verdict.LEAVE
+        return self.session.world.share(verdict)
+
+    def _scored(self) -> Verdict:
+        self.evaluate()
+        step, patience = self.session.step, self.session.plan.spec.scoring.patience
+        if not stops(self.log.scores, step, patience):
+            return Verdict.GO_ON
+        self.log.stop(step)
+        self.desk.console.say(f"ended at step {step}: no better score in {patience} checkpoints")
+        return Verdict.ENDS
 
     def best(self) -> int | None:
         """The step of the best scored checkpoint so far, by the job's rule."""

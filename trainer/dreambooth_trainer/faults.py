@@ -1,6 +1,5 @@
 """Every way a trainer process ends, and what the outside hears of it: exit code, reason, a sentence."""
 
-import errno
 import os
 import sys
 import traceback
@@ -12,6 +11,12 @@ from dreambooth_api.exits import ExitCode
 from dreambooth_api.parse import InvalidResource
 from dreambooth_api.reasons import Reason
 from dreambooth_api.result import Fault, PrepareResult, TrainResult, dump_result
+from dreambooth_trainer.patience import is_disk_full
+
+MAKE_ROOM = (
+    "make room on it, or give the pod more ephemeral storage (topology.template.resources); "
+    "the checkpoints in the store are whole, and a restart goes on from the newest"
+)
 
 
 class TrainerFault(Exception):
@@ -112,8 +117,8 @@ def as_fault(error: BaseException) -> TrainerFault | None:
             "the GPU ran out of memory: lower training.batchSize (and raise gradientAccumulation), set "
             "training.gradientCheckpointing, precision bf16, method LoRA, or a smaller resolution"
         )
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
-        return StoreUnavailable(f"the local disk is full: {str(error).splitlines()[0][:300]}")
+    if is_disk_full(error):
+        return StoreUnavailable(f"the local disk is full: {str(error).splitlines()[0][:300]}: {MAKE_ROOM}")
     distributed = int(os.environ.get("WORLD_SIZE", "1")) > 1
     if kind.startswith("Dist") or (
         distributed and isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _PEER_WORDS)

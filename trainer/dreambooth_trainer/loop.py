@@ -22,7 +22,7 @@ from dreambooth_trainer.dataset import Batch
 from dreambooth_trainer.device import usage
 from dreambooth_trainer.distributed import StopSignal, World, join
 from dreambooth_trainer.evaluations import Evaluations
-from dreambooth_trainer.evaluator import Evaluator
+from dreambooth_trainer.evaluator import Evaluator, Verdict
 from dreambooth_trainer.faults import NonFiniteLoss, SavedOnSigterm
 from dreambooth_trainer.figures import Figures, line
 from dreambooth_trainer.loss import Loss, dreambooth_loss, min_snr_weights, sample_errors
@@ -91,7 +91,10 @@ def train(ctx: Context, desk: Desk) -> TrainResult | None:
             desk.board.resumed()
         evaluator = Evaluator(session, got, prepared, desk, log)
         run_loop(session, desk, stop, evaluator)
-        return finish.finish(session, evaluator, desk) if world.leads else None
+        if not world.leads:
+            return None
+        with stop.at_once():
+            return finish.finish(session, evaluator, desk)
     finally:
         stop.release()
         world.close()
@@ -119,7 +122,6 @@ def run_loop(session: Session, desk: Desk, stop: StopSignal, evaluator: Evaluato
     if session.world.size > 1:
         # Every rank says it: ranks whose gradients were not averaged end with other weights, and a log shows it.
         print(f"rank {session.world.rank}: final weights {session.trainee.digest()}", flush=True)
-    stop.immediate = True
 
 
 def _steps(session: Session, desk: Desk, stop: StopSignal, evaluator: Evaluator, writer: Writer | None) -> None:
@@ -127,7 +129,10 @@ def _steps(session: Session, desk: Desk, stop: StopSignal, evaluator: Evaluator,
     clock, traces = Clock(), list[Trace]()
     while session.step < plan.steps:
         if evaluator.due(session.step):
-            if evaluator.ends(writer):
+            verdict = evaluator.judge(writer, stop)
+            if verdict is Verdict.LEAVE:
+                _leave(session, desk, writer)
+            if verdict is Verdict.ENDS:
                 return
             clock.since = time.monotonic()
         traces += take_step(session)

@@ -39,11 +39,10 @@ def dump(manifest: Manifest) -> bytes:
 
 
 def put_folder(store: Store, folder: Path) -> Manifest:
-    """Upload `folder`, then its manifest, which is left beside its files too."""
+    """Upload `folder`, then its manifest."""
     manifest = describe(folder)
     for name in manifest.files:
         store.upload(name, folder / name)
-    (folder / MANIFEST).write_bytes(dump(manifest))
     store.write(MANIFEST, dump(manifest))
     return manifest
 
@@ -65,7 +64,6 @@ def get_folder(store: Store, target: Path) -> Manifest:
         raise CorruptFolder(f"{store.uri} has no {MANIFEST}")
     for name, entry in manifest.files.items():
         get_file(store, name, entry, target / name)
-    (target / MANIFEST).write_bytes(dump(manifest))
     return manifest
 
 

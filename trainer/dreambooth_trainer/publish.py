@@ -37,12 +37,15 @@ def publish(ctx: Context, plan: Plan, family: Family, trainee: Trainee, made: Ma
     folder = ctx.work / "artifact"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    write_weights(folder, plan, family, trainee)
-    digest = describe(folder).digest
-    card = card_of(ctx, plan, family, made)
-    (folder / MODEL_CARD).write_text(json.dumps(card.to_dict(), indent=1) + "\n", encoding="utf-8")
-    store = ctx.store.at(layout.artifact_prefix(ctx.namespace, plan.spec.publish.name, digest))
-    manifest = put_folder(store, folder)
+    try:
+        write_weights(folder, plan, family, trainee)
+        digest = describe(folder).digest
+        card = card_of(ctx, plan, family, made)
+        (folder / MODEL_CARD).write_text(json.dumps(card.to_dict(), indent=1) + "\n", encoding="utf-8")
+        store = ctx.store.at(layout.artifact_prefix(ctx.namespace, plan.spec.publish.name, digest))
+        manifest = put_folder(store, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     return ArtifactStatus(uri=store.uri, digest=digest, bytes=manifest.total_bytes)
 
 

@@ -2,7 +2,8 @@
 
 What is trained changes only in an optimizer's step. So a state is copied while the next step computes its gradients,
 into memory that is used again, and training waits (`settle`) only if that is not done when the optimizer would change
-it. Files, hashes and uploads are a second thread's. Memory: two copies of the state; disk: one.
+it. Files, hashes and uploads are a second thread's; a fault of theirs ends the training at its next step. Memory: two
+copies of the state; disk: one.
 """
 
 import contextlib
@@ -101,7 +102,7 @@ class Writer:
     def save(self, state: Callable[[], State]) -> None:
         """Commit `state()` soon: call `settle` before what it reads changes. Raises what an earlier one ended with."""
         began = time.perf_counter()
-        self.settle()
+        self._await_copy()
         buffers = self._free.get()
         if self._error is not None:
             self._free.put(buffers)
@@ -111,7 +112,12 @@ class Writer:
         self._stalled = time.perf_counter() - began
 
     def settle(self) -> None:
-        """Return when the last state is copied, so that its tensors may change."""
+        """Return when the last state is copied, so that its tensors may change. Raises what a commit ended with."""
+        self._await_copy()
+        if self._error is not None:
+            raise self._error
+
+    def _await_copy(self) -> None:
         if self._copying is None:
             return
         began = time.perf_counter()
@@ -124,7 +130,7 @@ class Writer:
 
     def close(self) -> None:
         """Commit what is left, end the threads. Raises what went wrong."""
-        self.settle()
+        self._await_copy()
         self._queue.put(None)
         self._thread.join()
         self._copier.shutdown()
