@@ -81,8 +81,11 @@ class Inputs:
 
         from dreambooth_trainer.family import open_family
 
-        family = open_family(self.base, torch.device(self.plan.device))
-        identifier = self.ctx.spec.subject.identifier
+        return open_family(self.base, torch.device(self.plan.device))
+
+    def check_words(self) -> None:
+        """Whether the base's text encoders can see the subject in every caption. Raises SpecFault, DatasetInvalid."""
+        family, identifier = self.family, self.ctx.spec.subject.identifier
         family.check_words(self.plan.instance_prompt, identifier)
         for picture in self.pictures.train:
             if picture.caption and not family.sees(identifier, self.plan.caption(picture)):
@@ -90,7 +93,6 @@ class Inputs:
                     f"{picture.caption_name}: the caption must name the subject, among the words that are read: write "
                     "{identifier} in it"
                 )
-        return family
 
 
 def _plan(ctx: Context, base: Path) -> Plan:
@@ -106,12 +108,14 @@ def _plan(ctx: Context, base: Path) -> Plan:
     return resolve(ctx.spec, native_resolution(base), "cuda" if gpu else "cpu", bf16, family_name(base))
 
 
-def prepare(ctx: Context, board: Board, console: Console, shard: Shard = Shard()) -> PrepareResult:
-    """Check everything, draw what lacks of the class images, score the base; leave `prepared.json`.
+def prepare(
+    ctx: Context, board: Board, console: Console, shard: Shard = Shard(), got: Inputs | None = None
+) -> PrepareResult:
+    """Check everything, draw what lacks of the class images, score the base, fill the caches; leave `prepared.json`.
 
     Of several pods each draws its share; the first commits the whole, and does all the rest.
     """
-    got = Inputs(ctx)
+    got = got or Inputs(ctx)
     plan, pictures = got.plan, got.pictures
     console.say(
         f"pictures: {len(pictures.train)} to train on, {len(pictures.held_out)} held out; base {got.base_digest[:19]}; "
@@ -119,7 +123,10 @@ def prepare(ctx: Context, board: Board, console: Console, shard: Shard = Shard()
     )
     result = PrepareResult(dataset_digest=pictures.digest, base_digest=got.base_digest, images=pictures.count)
     family = got.family
+    family.load()
+    got.check_words()
     from dreambooth_trainer import priors
+    from dreambooth_trainer.session import fill_caches
 
     prior = key = None
     if plan.with_prior:
@@ -142,6 +149,7 @@ def prepare(ctx: Context, board: Board, console: Console, shard: Shard = Shard()
         scores = score_base(got, console)
         board.set(phase=Phase.PREPARING)
     found = Prepared(got.base_digest, pictures.digest, key, scoring_key, scores)
+    fill_caches(ctx, got, found)
     ctx.job_store.write(PREPARED, found.dump())
     return result.model_copy(update={"prior": prior})
 
