@@ -14,7 +14,7 @@ from dreambooth_api.job import Progress
 from dreambooth_api.names import PREPARED
 from dreambooth_api.reasons import Phase
 from dreambooth_api.result import PrepareResult
-from dreambooth_trainer import inputs
+from dreambooth_trainer import inputs, libraries
 from dreambooth_trainer.base import base_digest, check_family, family_name, native_resolution
 from dreambooth_trainer.config import Plan, check_spec, fingerprint, resolve
 from dreambooth_trainer.context import Context
@@ -76,16 +76,20 @@ class Inputs:
 
     @cached_property
     def family(self) -> "Family":
-        """The base, loaded when first asked for."""
+        """The base, whose parts are loaded when they are first asked for."""
         import torch
 
         from dreambooth_trainer.family import open_family
 
         return open_family(self.base, torch.device(self.plan.device))
 
-    def check_words(self) -> None:
-        """Whether the base's text encoders can see the subject in every caption. Raises SpecFault, DatasetInvalid."""
+    def load(self) -> "Family":
+        """The base with all its parts, whose text encoders see the subject in every caption.
+
+        Raises BaseModelInvalid, SpecFault, DatasetInvalid.
+        """
         family, identifier = self.family, self.ctx.spec.subject.identifier
+        family.load()
         family.check_words(self.plan.instance_prompt, identifier)
         for picture in self.pictures.train:
             if picture.caption and not family.sees(identifier, self.plan.caption(picture)):
@@ -93,9 +97,11 @@ class Inputs:
                     f"{picture.caption_name}: the caption must name the subject, among the words that are read: write "
                     "{identifier} in it"
                 )
+        return family
 
 
 def _plan(ctx: Context, base: Path) -> Plan:
+    libraries.load()
     import torch
 
     # Before the thread pools are made, which inherit it. An optimizer's averages of tiny squares become denormal, and
@@ -122,9 +128,7 @@ def prepare(
         f"{plan.resolution} pixels"
     )
     result = PrepareResult(dataset_digest=pictures.digest, base_digest=got.base_digest, images=pictures.count)
-    family = got.family
-    family.load()
-    got.check_words()
+    family = got.load()
     from dreambooth_trainer import priors
     from dreambooth_trainer.session import fill_caches
 
@@ -145,9 +149,7 @@ def prepare(
     scoring_key = scoring_key_of(got)
     scores = _known_scores(ctx, scoring_key)
     if scores is None:
-        board.set(phase=Phase.SCORING)
-        scores = score_base(got, console)
-        board.set(phase=Phase.PREPARING)
+        scores = score_base(got, board, console)
     found = Prepared(got.base_digest, pictures.digest, key, scoring_key, scores)
     fill_caches(ctx, got, found)
     ctx.job_store.write(PREPARED, found.dump())
@@ -181,14 +183,16 @@ def _known_scores(ctx: Context, key: str) -> dict[str, float] | None:
     return before.base_scores if before.scoring_key == key else None
 
 
-def score_base(got: Inputs, console: Console) -> dict[str, float]:
+def score_base(got: Inputs, board: Board, console: Console) -> dict[str, float]:
     """How the base itself draws the validation prompts, for comparison; empty without an encoder."""
     if not got.encoders:
         return {}
     from dreambooth_trainer import scoring
 
+    board.set(phase=Phase.SCORING)
     clip, dino = scoring.encoders(got.encoders)
     held_out = [picture.image for picture in got.pictures.held_out]
     scores = scoring.measure(scoring.draw(got.family, got.plan), held_out, clip, dino)
     console.say("the base: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+    board.set(phase=Phase.PREPARING)
     return scores

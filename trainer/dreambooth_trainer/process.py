@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dreambooth_api.reasons import Phase
 from dreambooth_api.result import PrepareResult, TrainResult
+from dreambooth_trainer import libraries
 from dreambooth_trainer.context import Context, pod_context
 from dreambooth_trainer.faults import SavedOnSigterm, guarded
 from dreambooth_trainer.progress import Board, BoardServer, Console
@@ -94,6 +95,7 @@ def train_process(ctx: Context, got: "Inputs | None" = None) -> TrainResult | No
 def _tracked(
     ctx: Context, board: Board, tracker: Tracker, console: Console, got: "Inputs | None"
 ) -> TrainResult | None:
+    libraries.load()
     from dreambooth_trainer.loop import Desk, train
 
     status = "FAILED"

@@ -48,7 +48,8 @@ class StableDiffusionXL(Family):
         """Numbers in the pooled embedding, known without the encoder."""
         from transformers import CLIPTextConfig
 
-        return CLIPTextConfig.from_pretrained(self.folder / "text_encoder_2", local_files_only=True).projection_dim
+        config: Any = CLIPTextConfig.from_pretrained(self.folder / "text_encoder_2", local_files_only=True)
+        return config.projection_dim
 
     def unread(self) -> dict[str, tuple[str, ...]]:
         """Of the first encoder only the last but one hidden states are read: its last layer and norm say nothing."""
