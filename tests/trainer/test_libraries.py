@@ -17,3 +17,4 @@ assert {"accelerate", "diffusers.models.unets.unet_2d_condition", "peft", "torch
 def test_what_libraries_leave_in_memory_is_collected_no_more() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+    assert "leaked" not in done.stderr
