@@ -119,11 +119,16 @@ class Case:
 
 @dataclass(frozen=True)
 class Lap:
-    """One process: pace, seconds from its start to the end of its first step, peak resident memory."""
+    """One process: pace, seconds from its start to the end of its first step, peak resident memory.
+
+    And the processor time of a step and of the start, which says more than the clock where others use the cores.
+    """
 
     steps_per_second: float
     start_seconds: float
     peak_mib: float
+    step_processor_ms: float
+    start_processor_seconds: float
 
 
 def child(mode: str, steps: int, work: Path, rest: list[str], scripts: Path, threads: int) -> Lap | None:
@@ -142,9 +147,11 @@ def child(mode: str, steps: int, work: Path, rest: list[str], scripts: Path, thr
     if not out.exists():
         return None
     found = json.loads(out.read_text())
-    stamps = found["stamps"]
-    pace = (len(stamps) - WARM) / (stamps[-1] - stamps[WARM - 1])
-    return Lap(pace, stamps[0] - began, found["peak_mib"])
+    stamps, used = found["stamps"], found["used"]
+    count = len(stamps) - WARM
+    pace = count / (stamps[-1] - stamps[WARM - 1])
+    processor = 1000 * (used[-1] - used[WARM - 1]) / count
+    return Lap(pace, stamps[0] - began, found["peak_mib"], processor, used[0])
 
 
 def class_images(work: Path, scripts: Path, threads: int) -> None:
@@ -183,6 +190,8 @@ def figures(case: Case, laps: list[dict[str, Lap]]) -> dict[str, Any]:
             "images_per_second": round(pace * pictures, 1),
             "start_seconds": round(statistics.median(lap[name].start_seconds for lap in laps), 2),
             "peak_mib": round(statistics.median(lap[name].peak_mib for lap in laps)),
+            "step_processor_ms": round(statistics.median(lap[name].step_processor_ms for lap in laps), 1),
+            "start_processor_seconds": round(statistics.median(lap[name].start_processor_seconds for lap in laps), 2),
         }
     mine, others = sides["ours"], [side for name, side in sides.items() if name != "ours"]
     best = max(side["steps_per_second"] for side in others)

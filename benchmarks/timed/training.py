@@ -1,7 +1,7 @@
 """One timed process of `benchmarks/training.py`: ours, or a script of diffusers.
 
-python benchmarks/timed/training.py ours|theirs STEPS OUT …: writes the time after each optimizer step and the peak of
-resident memory to OUT, and ends after STEPS steps.
+python benchmarks/timed/training.py ours|theirs STEPS OUT …: writes the time and the processor time after each
+optimizer step and the peak of resident memory to OUT, and ends after STEPS steps.
 """
 
 import json
@@ -17,12 +17,14 @@ def main(mode: str, steps: int, out: Path, rest: list[str]) -> None:
     import resource
 
     stamps: list[float] = []
+    used: list[float] = []
 
     def stepped(*_: object) -> None:
         stamps.append(time.time())
+        used.append(time.process_time())
         if len(stamps) == steps:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            out.write_text(json.dumps({"stamps": stamps, "peak_mib": peak}))
+            out.write_text(json.dumps({"stamps": stamps, "used": used, "peak_mib": peak}))
             os._exit(0)
 
     def watch() -> None:

@@ -58,7 +58,7 @@ def test_weights_that_are_cut_off(examples: Path, tmp_path: Path) -> None:
     weights = tmp_path / "base" / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(BaseModelInvalid, match="cannot be loaded"):
-        StableDiffusion(tmp_path / "base", CPU)
+        StableDiffusion(tmp_path / "base", CPU).load()
 
 
 def test_words_that_the_text_encoder_cannot_see(family: StableDiffusion) -> None:

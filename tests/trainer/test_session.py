@@ -222,20 +222,27 @@ def test_a_loss_that_is_not_finite_stops_and_leaves_no_checkpoint_of_it(ready, d
     assert Checkpoints(ctx, print).committed() == [2]
 
 
+def without_caches(ctx) -> None:
+    """Take away what `prepare` left of latents and captions."""
+    for kind in ("latents", "embeddings"):
+        shutil.rmtree(ctx.store.root / kind)
+
+
 @pytest.mark.parametrize("flip", [False, True])
-def test_cached_and_uncached_training_are_equal(
-    ready, desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flip: bool
-) -> None:
+def test_cached_and_uncached_training_are_equal(ready, desk, monkeypatch: pytest.MonkeyPatch, flip: bool) -> None:
     how = {"method": {"trainTextEncoder": False}, "training": {"flip": flip}}
     cold, warm = ready("cold", **how), ready("warm", **how)
+    without_caches(cold)
     loop.train(cold, desk(cold))
-    for kind in ("latents", "embeddings"):
-        shutil.copytree(tmp_path / "cold" / "store" / kind, tmp_path / "warm" / "store" / kind)
     monkeypatch.setattr(dataset, "encode", lambda *_: pytest.fail("latents were computed"))
     monkeypatch.setattr(Family, "encode_text", lambda *_: pytest.fail("captions were encoded"))
     monkeypatch.setattr(priors, "load", lambda *_: pytest.fail("class images were fetched"))
+    held, step = set[str](), loop.take_step
+    monkeypatch.setattr(loop, "take_step", lambda session: held.update(vars(session.family)) or step(session))
     loop.train(warm, desk(warm))
     assert final_hash(warm) == final_hash(cold)
+    # What `prepare` cached makes the U-Net all that a step needs.
+    assert {"unet", "vae", "encoders", "tokenizers"} & held == {"unet"}
 
 
 def test_pictures_of_several_shapes_are_trained_in_one_batch(
@@ -279,6 +286,7 @@ def test_only_what_trains_has_gradients_and_the_vae_leaves_the_device(ready, des
     from dreambooth_trainer.session import begin
 
     ctx = ready(method={"trainTextEncoder": False})
+    without_caches(ctx)
     got = Inputs(ctx)
     vae, moved, encoded = got.family.vae, [], []
     real = vae.encode

@@ -15,58 +15,17 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from dreambooth_trainer.base import check_family, family_name
+from dreambooth_trainer.base import family_name
 from dreambooth_trainer.faults import BaseModelInvalid, SpecFault
+from dreambooth_trainer.parts import Parts
 from dreambooth_trainer.token import LearnedEmbedding, learned_token
 
 
-class Family:
+class Family(Parts):
     """What families share: one or more CLIP text encoders, a VAE, a U-Net that predicts ε or v."""
 
-    name: ClassVar[str]
     # diffusers' pipeline, by name: its import takes seconds.
     pipeline: ClassVar[str]
-    # Text encoders and their tokenizers, as subfolders of the base: the order is that of the conditioning.
-    encoder_names: ClassVar[tuple[str, ...]]
-    tokenizer_names: ClassVar[tuple[str, ...]]
-
-    def __init__(self, folder: Path, device: torch.device) -> None:
-        """Load the base in `folder` as float32. Raises BaseModelInvalid."""
-        from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-        from transformers import CLIPTokenizer
-
-        check_family(folder)
-        self.folder, self.device = folder, device
-        # The number format to draw in, where parts are kept in different ones; None: each part's own.
-        self.autocast: torch.dtype | None = None
-        # The identifier whose embedding is learned, once `learn` was called.
-        self.identifier: str | None = None
-        load = {"local_files_only": True, "use_safetensors": True, "torch_dtype": torch.float32}
-        try:
-            self.unet: Any = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", **load).to(device)
-            self.encoders: dict[str, Any] = {
-                name: kind.from_pretrained(
-                    folder / name, local_files_only=True, use_safetensors=True, dtype=torch.float32
-                ).to(device)
-                for name, kind in zip(self.encoder_names, self._encoder_kinds(), strict=True)
-            }
-            # Always in float32: the stock VAE of SDXL overflows in fp16, and its share of the time is small.
-            self.vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", **load).to(device)
-            self.tokenizers = [
-                CLIPTokenizer.from_pretrained(folder / name, local_files_only=True) for name in self.tokenizer_names
-            ]
-            self.schedule = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
-        except (OSError, ValueError, KeyError, RuntimeError) as e:
-            raise BaseModelInvalid(f"baseModel: cannot be loaded: {str(e).splitlines()[0][:500]}") from e
-        if self.schedule.config.prediction_type not in ("epsilon", "v_prediction"):
-            raise BaseModelInvalid(f"baseModel: prediction type {self.schedule.config.prediction_type!r} is unknown")
-        for part in (self.unet, *self.encoders.values(), self.vae):
-            part.requires_grad_(False).eval()
-
-    @staticmethod
-    def _encoder_kinds() -> tuple[Any, ...]:
-        """The classes of the text encoders."""
-        raise NotImplementedError
 
     @staticmethod
     def condition(encoders: Mapping[str, nn.Module], ids: Tensor) -> Tensor:
@@ -186,8 +145,9 @@ class Family:
         return [Image.fromarray(picture.permute(1, 2, 0).cpu().numpy()) for picture in levels]
 
     def park_vae(self) -> None:
-        """Take the VAE off the device: latents are cached; drawing brings it back."""
-        self.vae.to("cpu")
+        """Take the VAE off the device, if it was loaded: latents are cached; drawing brings it back."""
+        if "vae" in self.__dict__:
+            self.vae.to("cpu")
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """Noisy latents at `timesteps` (N,)."""

@@ -67,9 +67,12 @@ class Trace:
     names: list[str]
 
 
-def train(ctx: Context, desk: Desk) -> TrainResult | None:
-    """Train, score, publish. The result is rank 0's; the other ranks have None. Raises TrainerFault."""
-    got = Inputs(ctx)
+def train(ctx: Context, desk: Desk, got: Inputs | None = None) -> TrainResult | None:
+    """Train, score, publish. The result is rank 0's; the other ranks have None. Raises TrainerFault.
+
+    `got` is what this process already loaded to prepare.
+    """
+    got = got or Inputs(ctx)
     prepared = read_prepared(ctx)
     check_unchanged(prepared, got)
     world = World()
@@ -170,14 +173,14 @@ def take_step(session: Session) -> list[Trace]:
             loss = _loss(session, batch, predictions)
             accelerator.backward(loss.total)
             if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(session.model.parameters(), training.max_grad_norm)
+                accelerator.clip_grad_norm_(session.trained.values(), training.max_grad_norm)
             session.optimizer.step()
             session.optimizer.zero_grad(set_to_none=True)
         traces.append(Trace(session.step, loss.per_sample, batch.names))
     session.samples += session.per_step
     session.step += 1
     if session.ema:
-        session.ema.update(session.trainee.trainable(), session.step)
+        session.ema.update(session.trained, session.step)
     return traces
 
 

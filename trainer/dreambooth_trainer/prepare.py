@@ -14,7 +14,7 @@ from dreambooth_api.job import Progress
 from dreambooth_api.names import PREPARED
 from dreambooth_api.reasons import Phase
 from dreambooth_api.result import PrepareResult
-from dreambooth_trainer import inputs
+from dreambooth_trainer import inputs, libraries
 from dreambooth_trainer.base import base_digest, check_family, family_name, native_resolution, size_step
 from dreambooth_trainer.config import Plan, check_spec, fingerprint, resolve
 from dreambooth_trainer.context import Context
@@ -77,13 +77,20 @@ class Inputs:
 
     @cached_property
     def family(self) -> "Family":
-        """The base, loaded when first asked for."""
+        """The base, whose parts are loaded when they are first asked for."""
         import torch
 
         from dreambooth_trainer.family import open_family
 
-        family = open_family(self.base, torch.device(self.plan.device))
-        identifier = self.ctx.spec.subject.identifier
+        return open_family(self.base, torch.device(self.plan.device))
+
+    def load(self) -> "Family":
+        """The base with all its parts, whose text encoders see the subject in every caption.
+
+        Raises BaseModelInvalid, SpecFault, DatasetInvalid.
+        """
+        family, identifier = self.family, self.ctx.spec.subject.identifier
+        family.load()
         family.check_words(self.plan.instance_prompt, identifier)
         for picture in self.pictures.train:
             if picture.caption and not family.sees(identifier, self.plan.caption(picture)):
@@ -95,6 +102,7 @@ class Inputs:
 
 
 def _plan(ctx: Context, base: Path) -> Plan:
+    libraries.load()
     import torch
 
     # Before the thread pools are made, which inherit it. An optimizer's averages of tiny squares become denormal, and
@@ -107,20 +115,23 @@ def _plan(ctx: Context, base: Path) -> Plan:
     return resolve(ctx.spec, native_resolution(base), "cuda" if gpu else "cpu", bf16, family_name(base))
 
 
-def prepare(ctx: Context, board: Board, console: Console, shard: Shard = Shard()) -> PrepareResult:
-    """Check everything, draw what lacks of the class images, score the base; leave `prepared.json`.
+def prepare(
+    ctx: Context, board: Board, console: Console, shard: Shard = Shard(), got: Inputs | None = None
+) -> PrepareResult:
+    """Check everything, draw what lacks of the class images, score the base, fill the caches; leave `prepared.json`.
 
     Of several pods each draws its share; the first commits the whole, and does all the rest.
     """
-    got = Inputs(ctx)
+    got = got or Inputs(ctx)
     plan, pictures = got.plan, got.pictures
     console.say(
         f"pictures: {len(pictures.train)} to train on, {len(pictures.held_out)} held out; base {got.base_digest[:19]}; "
         f"{plan.resolution} pixels"
     )
     result = PrepareResult(dataset_digest=pictures.digest, base_digest=got.base_digest, images=pictures.count)
-    family = got.family
+    family = got.load()
     from dreambooth_trainer import priors
+    from dreambooth_trainer.session import fill_caches
 
     prior = key = None
     if plan.with_prior:
@@ -139,10 +150,9 @@ def prepare(ctx: Context, board: Board, console: Console, shard: Shard = Shard()
     scoring_key = scoring_key_of(got)
     scores = _known_scores(ctx, scoring_key)
     if scores is None:
-        board.set(phase=Phase.SCORING)
-        scores = score_base(got, console)
-        board.set(phase=Phase.PREPARING)
+        scores = score_base(got, board, console)
     found = Prepared(got.base_digest, pictures.digest, key, scoring_key, scores)
+    fill_caches(ctx, got, found)
     ctx.job_store.write(PREPARED, found.dump())
     return result.model_copy(update={"prior": prior})
 
@@ -174,14 +184,16 @@ def _known_scores(ctx: Context, key: str) -> dict[str, float] | None:
     return before.base_scores if before.scoring_key == key else None
 
 
-def score_base(got: Inputs, console: Console) -> dict[str, float]:
+def score_base(got: Inputs, board: Board, console: Console) -> dict[str, float]:
     """How the base itself draws the validation prompts, for comparison; empty without an encoder."""
     if not got.encoders:
         return {}
     from dreambooth_trainer import scoring
 
+    board.set(phase=Phase.SCORING)
     clip, dino = scoring.encoders(got.encoders)
     held_out = [picture.image for picture in got.pictures.held_out]
     scores = scoring.measure(scoring.draw(got.family, got.plan), held_out, clip, dino)
     console.say("the base: " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+    board.set(phase=Phase.PREPARING)
     return scores

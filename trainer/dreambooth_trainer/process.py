@@ -3,14 +3,19 @@
 import os
 import signal
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreambooth_api.reasons import Phase, Reason
 from dreambooth_api.result import PrepareResult, TrainResult
+from dreambooth_trainer import libraries
 from dreambooth_trainer.context import Context, pod_context
 from dreambooth_trainer.faults import SavedOnSigterm, guarded
 from dreambooth_trainer.progress import Board, BoardServer, Console
 from dreambooth_trainer.shard import Shard, pod_shard
 from dreambooth_trainer.tracking import MlflowTracker, NullTracker, RunName, Tracker
+
+if TYPE_CHECKING:
+    from dreambooth_trainer.prepare import Inputs
 
 # How long MLflow is given to catch up at the end, seconds: after a success, after a fault, before a kill.
 PATIENCE = {"FINISHED": 120.0, "FAILED": 30.0, "KILLED": 5.0}
@@ -54,43 +59,50 @@ def end_on_sigterm() -> None:
 
 def prepare_pod(ctx: Context) -> PrepareResult:
     """`prepare_process` as one of the pods that share the work."""
-    return prepare_process(ctx, pod_shard(ctx.spec.prepare_pods))
+    return prepare_process(ctx, pod_shard(ctx.spec.prepare_pods))[0]
 
 
-def prepare_process(ctx: Context, shard: Shard = Shard()) -> PrepareResult:
-    """Check the input, draw class images; the first of several pods waits for the others and scores the base."""
-    from dreambooth_trainer.prepare import prepare
+def prepare_process(ctx: Context, shard: Shard = Shard()) -> tuple[PrepareResult, "Inputs"]:
+    """Check the input, draw class images; the first of several pods waits for the others and scores the base.
+
+    With the result comes what was loaded for it, for `train_process` in the same process.
+    """
+    from dreambooth_trainer.prepare import Inputs, prepare
 
     board = Board(ctx, Phase.PREPARING)
     ctx.store.trouble.tell = lambda message: board.trouble(Reason.STORE_UNAVAILABLE, message)
     server = BoardServer(board, ctx.port) if ctx.port is not None else None
     try:
-        return prepare(ctx, board, Console(ctx.terminal), shard)
+        got = Inputs(ctx)
+        return prepare(ctx, board, Console(ctx.terminal), shard, got), got
     finally:
         if server:
             server.close()
 
 
-def train_process(ctx: Context) -> TrainResult | None:
-    """One rank: train; rank 0 scores, publishes and speaks to the outside."""
+def train_process(ctx: Context, got: "Inputs | None" = None) -> TrainResult | None:
+    """One rank: train; rank 0 scores, publishes and speaks to the outside. `got`: what this process has loaded."""
     leads = int(os.environ.get("RANK", "0")) == 0
     board = Board(ctx, Phase.TRAINING)
     ctx.store.trouble.tell = lambda message: board.trouble(Reason.STORE_UNAVAILABLE, message)
     server = BoardServer(board, ctx.port) if leads and ctx.port is not None else None
     tracker = make_tracker(ctx, board) if leads else NullTracker()
     try:
-        return _tracked(ctx, board, tracker, Console(ctx.terminal, silent=not leads))
+        return _tracked(ctx, board, tracker, Console(ctx.terminal, silent=not leads), got)
     finally:
         if server:
             server.close()
 
 
-def _tracked(ctx: Context, board: Board, tracker: Tracker, console: Console) -> TrainResult | None:
+def _tracked(
+    ctx: Context, board: Board, tracker: Tracker, console: Console, got: "Inputs | None"
+) -> TrainResult | None:
+    libraries.load()
     from dreambooth_trainer.loop import Desk, train
 
     status = "FAILED"
     try:
-        result = train(ctx, Desk(board, console, tracker))
+        result = train(ctx, Desk(board, console, tracker), got)
         status = "FINISHED"
     except SavedOnSigterm:
         status = "KILLED"

@@ -80,8 +80,8 @@ def run(ctx: Context, out: Path) -> TrainResult:
     """Prepare, train, and copy the artifact to `out`/artifact."""
     began = time.monotonic()
     ctx.work.mkdir(parents=True, exist_ok=True)
-    prepare_process(ctx)
-    result = train_process(ctx)
+    _, got = prepare_process(ctx)
+    result = train_process(ctx, got)
     assert result is not None
     if result.artifact is not None:
         copy_artifact(result.artifact, out / "artifact")

@@ -1,6 +1,7 @@
 """Stable Diffusion XL (Podell et al., arXiv 2307.01952): two text encoders, a pooled embedding, micro-conditioning."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,9 +39,17 @@ class StableDiffusionXL(Family):
 
     def predict(self, unet: nn.Module, noisy: Tensor, timesteps: Tensor, words: Tensor, sizes: Tensor) -> Tensor:
         """The U-Net's prediction."""
-        pooled = words[:, -1, : self.encoders["text_encoder_2"].config.projection_dim]
+        pooled = words[:, -1, : self._pooled_width]
         added = {"text_embeds": pooled, "time_ids": sizes.to(words.dtype)}
         return unet(noisy, timesteps, words[:, :-1], added_cond_kwargs=added, return_dict=False)[0]
+
+    @cached_property
+    def _pooled_width(self) -> int:
+        """Numbers in the pooled embedding, known without the encoder."""
+        from transformers import CLIPTextConfig
+
+        config: Any = CLIPTextConfig.from_pretrained(self.folder / "text_encoder_2", local_files_only=True)
+        return config.projection_dim
 
     def unread(self) -> dict[str, tuple[str, ...]]:
         """Of the first encoder only the last but one hidden states are read: its last layer and norm say nothing."""

@@ -39,6 +39,8 @@ class Session:
     # A row per caption: token ids when the text encoder trains, else hidden states.
     text: Tensor
     trainee: Trainee
+    # The trained parameters by name: to walk through all modules for them in every step takes 3 % of it.
+    trained: dict[str, nn.Parameter]
     model: nn.Module
     optimizer: torch.optim.Optimizer
     accelerator: Accelerator
@@ -65,7 +67,7 @@ class Session:
             samples=self.samples,
             fingerprint=self.fingerprint,
             world_size=self.world.size,
-            weights=dict(self.trainee.trainable()),
+            weights=dict(self.trained),
             optimizer=self.optimizer.state_dict(),
             ema=dict(self.ema.shadow) if self.ema else {},
             scaler=scaler.state_dict() if scaler is not None else {},
@@ -87,8 +89,10 @@ def begin(ctx: Context, got: Inputs, prepared: Prepared, world: World, console: 
     plan, family = got.plan, got.family
     data, captions = _data(ctx, got, prepared, world)
     family.park_vae()
+    # Before the model is built, which on a GPU takes what is frozen to the number format of the computation.
+    fixed = _embeddings(ctx, got, world, captions) if reads_only(plan) else None
     model = trainee.build(family, plan)
-    text = model.read(captions) if model.encoder_names else _embeddings(ctx, got, world, captions)
+    text = model.read(captions) if fixed is None else fixed.to(plan.device, family.autocast)
     optimizer = optim.build_optimizer(model, plan)
     ema = Ema(model.trainable(), plan.spec.training.ema) if plan.spec.training.ema and world.leads else None
     accelerator = _accelerator(plan)
@@ -100,6 +104,7 @@ def begin(ctx: Context, got: Inputs, prepared: Prepared, world: World, console: 
         data=data,
         text=text,
         trainee=model,
+        trained=model.trainable(),
         model=model,
         optimizer=optimizer,
         accelerator=accelerator,
@@ -168,13 +173,25 @@ def _class_latents(ctx: Context, got: Inputs, prepared: Prepared, world: World) 
     return _latents(ctx, got, world, world.share(digest), images)
 
 
+def reads_only(plan: Plan) -> bool:
+    """Whether no text encoder, nor a token of theirs, trains: captions are encoded once."""
+    return not (plan.spec.method.train_text_encoder or plan.spec.method.learn_token)
+
+
+def fill_caches(ctx: Context, got: Inputs, prepared: Prepared) -> None:
+    """Leave latents and, where text encoders are frozen, captions in the store: `train` then loads the U-Net alone."""
+    _, captions = _data(ctx, got, prepared, World())
+    if reads_only(got.plan):
+        _embeddings(ctx, got, World(), captions)
+
+
 def _embeddings(ctx: Context, got: Inputs, world: World, captions: Sequence[str]) -> Tensor:
     """The captions as frozen text encoders read them, from the store or encoded now: a row each."""
     family, plan = got.family, got.plan
     words = part_digest(got.base, *family.encoder_names, *family.tokenizer_names)
-    key = cache.key_of(words, list(captions), plan.precision, plan.device)
+    key = cache.key_of(words, list(captions), plan.device)
     store = ctx.store.at(layout.embeddings_prefix(key))
-    return cache.cached(store, world, lambda: {"text": family.encode_text(captions)})["text"].to(plan.device)
+    return cache.cached(store, world, lambda: {"text": family.encode_text(captions)})["text"]
 
 
 def _accelerator(plan: Plan) -> Accelerator:

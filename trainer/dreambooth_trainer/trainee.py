@@ -67,21 +67,23 @@ class Trainee(nn.Module):
 def build(family: Family, plan: Plan) -> Trainee:
     """Make the base's parts trainable as the plan says; the same initial weights for the same seed."""
     method, training = plan.spec.method, plan.spec.training
+    unet, encoders = family.unet, family.encoders if method.train_text_encoder or method.learn_token else {}
+    trained = encoders if method.train_text_encoder else {}
+    # Behind all loading, which may draw random numbers, and what is loaded by now differs from run to run.
     torch.manual_seed(seed_of("weights", training.seed))
-    trained = family.encoders if method.train_text_encoder else {}
     subject = plan.spec.subject
     learned = family.learn(subject.identifier, subject.class_name) if method.learn_token else {}
     if plan.full:
-        for part in (family.unet, *trained.values()):
+        for part in (unet, *trained.values()):
             part.requires_grad_(True)
     else:
-        add_adapters(family.unet, trained, method.lora)
+        add_adapters(unet, trained, method.lora)
     for embedding in learned.values():
         embedding.learned.requires_grad_(True)
-    encoders = family.encoders if learned else trained
-    _leave_out_what_says_nothing(family, trained)
+    if trained:
+        _leave_out_what_says_nothing(family, trained)
     if training.gradient_checkpointing:
-        family.unet.enable_gradient_checkpointing()
+        unet.enable_gradient_checkpointing()
         for encoder in encoders.values():
             encoder.gradient_checkpointing_enable({"use_reentrant": False})
     if plan.device == "cuda":
@@ -115,7 +117,7 @@ def _slim(family: Family, plan: Plan) -> None:
         return
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[plan.precision]
     family.autocast = dtype
-    for part in (family.unet, *family.encoders.values()):
+    for part in family.networks:
         for parameter in part.parameters():
             if not parameter.requires_grad:
                 parameter.data = parameter.data.to(dtype)
