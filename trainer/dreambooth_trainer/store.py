@@ -32,11 +32,15 @@ class Missing(KeyError):
     """There is nothing under that key."""
 
 
+def _nobody(message: str | None) -> None:
+    """Hears nothing."""
+
+
 class Trouble:
     """Whether a store answers: `tell` hears it once when it does not, and None once it does again."""
 
     def __init__(self) -> None:
-        self.tell: Callable[[str | None], None] = lambda message: None
+        self.tell: Callable[[str | None], None] = _nobody
         self._told = False
 
     def away(self, message: str) -> None:
