@@ -74,6 +74,25 @@ def test_a_store_that_is_gone_is_heard_of_in_training(checkpoints: Checkpoints) 
         writer.save(lambda: state(1, torch.ones(2)))
 
 
+def test_a_store_that_is_gone_ends_training_at_its_next_step(checkpoints: Checkpoints, monkeypatch) -> None:
+    """Not at the next checkpoint: what is trained until then would be lost."""
+
+    def gone(state: State, keep: int):
+        raise StoreUnavailable
+
+    monkeypatch.setattr(checkpoints, "commit", gone)
+    writer = Writer(checkpoints, keep=2, on_commit=lambda status: None)
+    writer.save(lambda: state(1, torch.ones(2)))
+    deadline = time.monotonic() + 20
+    while writer._error is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with pytest.raises(StoreUnavailable):
+        writer.settle()
+    with pytest.raises(StoreUnavailable):
+        writer.close()
+
+
 def test_a_fault_of_training_keeps_what_was_saved_before_it(checkpoints: Checkpoints) -> None:
     def spoilt() -> None:
         with Writer(checkpoints, keep=2, on_commit=lambda status: None) as writer:
