@@ -5,6 +5,7 @@ import torch
 
 from dreambooth_trainer import loop
 from dreambooth_trainer.checkpoint import Checkpoints
+from dreambooth_trainer.dataset import Group
 from dreambooth_trainer.prepare import Inputs
 from dreambooth_trainer.run import copy_artifact
 from dreambooth_trainer.token import ROW, WEIGHTS
@@ -26,7 +27,9 @@ def test_only_the_row_and_what_trains_get_gradients(make, text: bool) -> None:
     noisy = torch.randn(batch, got.family.unet.config.in_channels, side, side)
     sizes = torch.tensor([[32, 32, 0, 0, 32, 32]] * batch)
     words = model.read([got.plan.instance_prompt, got.plan.class_prompt])
-    model(noisy, torch.tensor([5, 500]), words, [0, 1], sizes).sum().backward()
+    group = Group([0, 1], noisy, torch.zeros_like(noisy), torch.tensor([5, 500]), [0, 1], sizes, None)
+    (prediction,) = model([noisy], [group], words)
+    prediction.sum().backward()
     with_gradient = {name for name, p in model.named_parameters() if p.grad is not None}
     assert with_gradient == set(model.trainable())
     rows = {name for name in with_gradient if name.endswith(ROW)}
