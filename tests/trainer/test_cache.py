@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreambooth_trainer.cache import FILE, cached, key_of
+from dreambooth_trainer.cache import FILE, cached
 from dreambooth_trainer.distributed import World
 from dreambooth_trainer.manifests import CorruptFolder
 from dreambooth_trainer.store import FolderStore
@@ -53,9 +53,3 @@ def test_other_ranks_only_read(store: FolderStore) -> None:
         cached(store, other, never)
     cached(store, World(), lambda: {"a": torch.ones(3)})
     assert torch.equal(cached(store, other, never)["a"], torch.ones(3))
-
-
-def test_keys_follow_all_parts() -> None:
-    keys = {key_of("vae", "pictures", 64), key_of("vae", "pictures", 32), key_of("vae", "other", 64)}
-    assert len(keys) == 3
-    assert key_of("vae", 64) == key_of("vae", 64)

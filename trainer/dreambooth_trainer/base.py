@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from dreambooth_api.artifact import Manifest
 from dreambooth_trainer.faults import BaseModelInvalid
 from dreambooth_trainer.manifests import describe
 
@@ -17,16 +18,20 @@ MODEL_FILES = ("*.json", "*.txt", "*.safetensors")
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl")
 
 
-def base_digest(folder: Path) -> str:
-    """`sha256:<hex>` over the base's files: those that a server loads too."""
+def base_files(folder: Path) -> Manifest:
+    """The base's files, those that a server loads too, each hashed: gigabytes are read."""
     files = {p.relative_to(folder).as_posix() for pattern in MODEL_FILES for p in folder.rglob(pattern)}
-    return describe(folder, (name for name in files if not name.startswith("."))).digest
+    return describe(folder, (name for name in files if not name.startswith(".")))
 
 
-def part_digest(folder: Path, *parts: str) -> str:
-    """`sha256:<hex>` over the files of some of the base's parts."""
-    files = (p for part in parts for pattern in MODEL_FILES for p in (folder / part).rglob(pattern))
-    return describe(folder, sorted(p.relative_to(folder).as_posix() for p in files)).digest
+def base_digest(folder: Path) -> str:
+    """`sha256:<hex>` over the base's files."""
+    return base_files(folder).digest
+
+
+def part_digest(files: Manifest, *parts: str) -> str:
+    """`sha256:<hex>` over the files of some of a base's parts."""
+    return Manifest(files={name: entry for name, entry in files.files.items() if name.split("/")[0] in parts}).digest
 
 
 def check_base(folder: Path, parts: tuple[str, ...]) -> None:

@@ -4,8 +4,6 @@ Rank 0 computes what is not there; every rank then takes what is in the store, s
 resumes, train on the same bits whatever machine computed them.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 
 import safetensors.torch
@@ -20,11 +18,6 @@ from dreambooth_trainer.store import Missing, Store
 
 FILE = "tensors.safetensors"
 Tensors = dict[str, Tensor]
-
-
-def key_of(*parts: object) -> str:
-    """`sha256:<hex>` over `parts`, which JSON can express."""
-    return "sha256:" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def cached(store: Store, world: World, compute: Callable[[], Tensors]) -> Tensors:

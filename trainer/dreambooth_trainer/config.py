@@ -1,13 +1,12 @@
 """What the spec leaves open, decided: a pure function of spec, base and device."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dreambooth_api.job import DreamBoothJobSpec, MethodType, Optimizer, Precision
 from dreambooth_api.parse import fill_prompt
 from dreambooth_trainer.faults import SpecFault
+from dreambooth_trainer.keys import key_of
 
 if TYPE_CHECKING:
     from dreambooth_trainer.pictures import Picture
@@ -151,5 +150,4 @@ def fingerprint(spec: DreamBoothJobSpec, base_digest: str, dataset_digest: str) 
     parts["subject"].pop("images", None)
     # How many pods drew the class images changes nothing in them.
     parts["prior"].pop("pods", None)
-    text = json.dumps([parts, base_digest, dataset_digest], sort_keys=True)
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+    return key_of(parts, base_digest, dataset_digest)

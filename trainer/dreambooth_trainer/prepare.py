@@ -3,7 +3,6 @@
 What can be refused without torch is refused first, within a second.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,10 +14,11 @@ from dreambooth_api.names import PREPARED
 from dreambooth_api.reasons import Phase
 from dreambooth_api.result import PrepareResult
 from dreambooth_trainer import inputs, libraries
-from dreambooth_trainer.base import base_digest, check_family, family_name, native_resolution, size_step
+from dreambooth_trainer.base import base_digest, base_files, check_family, family_name, native_resolution, size_step
 from dreambooth_trainer.config import Plan, check_spec, fingerprint, resolve
 from dreambooth_trainer.context import Context
 from dreambooth_trainer.faults import DatasetInvalid, SpecFault
+from dreambooth_trainer.keys import key_of
 from dreambooth_trainer.pictures import PictureSet, load_pictures
 from dreambooth_trainer.progress import Board, Console
 from dreambooth_trainer.shard import Shard
@@ -70,7 +70,8 @@ class Inputs:
             for name, uri in (("clip", ctx.spec.scoring.clip), ("dino", ctx.spec.scoring.dino))
             if uri
         }
-        self.base_digest = base_digest(self.base)
+        self.base_files = base_files(self.base)
+        self.base_digest = self.base_files.digest
         self.plan: Plan = _plan(ctx, self.base)
         step = size_step(self.base) if ctx.spec.training.aspect_ratio_buckets else None
         self.pictures: PictureSet = load_pictures(pictures, self.plan.resolution, ctx.spec.subject.holdout, step)
@@ -163,7 +164,7 @@ def scoring_key_of(got: Inputs) -> str:
     encoders = [base_digest(folder) for _, folder in sorted(got.encoders.items())]
     parts = [got.base_digest, got.pictures.digest, encoders, spec.validation.to_dict(), got.plan.resolution]
     words = [got.plan.class_prompt, *got.plan.validation_prompts, spec.subject.holdout]
-    return "sha256:" + hashlib.sha256(json.dumps([parts, words], sort_keys=True).encode()).hexdigest()
+    return key_of(parts, words)
 
 
 def checkpoint_scoring_key(got: Inputs, prepared: Prepared) -> str:
@@ -171,8 +172,7 @@ def checkpoint_scoring_key(got: Inputs, prepared: Prepared) -> str:
     spec, plan = got.ctx.spec, got.plan
     weights = fingerprint(spec, prepared.base_digest, prepared.dataset_digest)
     drawn = [spec.validation.to_dict(), plan.validation_prompts, plan.class_prompt, plan.resolution]
-    parts = [weights, drawn, spec.scoring.clip, spec.scoring.dino]
-    return "sha256:" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return key_of(weights, drawn, spec.scoring.clip, spec.scoring.dino)
 
 
 def _known_scores(ctx: Context, key: str) -> dict[str, float] | None:

@@ -5,7 +5,6 @@ and at any time. What is there is kept; what lacks is drawn; the manifest is wri
 """
 
 import contextlib
-import hashlib
 import io
 import json
 import time
@@ -17,6 +16,7 @@ from dreambooth_api import layout
 from dreambooth_api.artifact import Manifest, ManifestEntry, content_digest
 from dreambooth_api.job import PriorStatus
 from dreambooth_api.names import MANIFEST, SHARDS
+from dreambooth_trainer import keys
 from dreambooth_trainer.config import Plan
 from dreambooth_trainer.context import Context
 from dreambooth_trainer.family import Family, batch_for
@@ -32,8 +32,9 @@ LOOK = 2.0
 def key_of(base_digest: str, sampler: dict, plan: Plan) -> str:
     """`sha256:<hex>` over all that makes an image, save its index. More images of the same key extend the set."""
     prior = plan.spec.prior
-    parts = [base_digest, plan.class_prompt, sampler, prior.steps, prior.guidance_scale, plan.resolution, prior.seed]
-    return "sha256:" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return keys.key_of(
+        base_digest, plan.class_prompt, sampler, prior.steps, prior.guidance_scale, plan.resolution, prior.seed
+    )
 
 
 def file_name(index: int) -> str:
@@ -87,7 +88,7 @@ def complete(
     store, count = ctx.store.at(layout.prior_prefix(key)), plan.spec.prior.images
     drawn = draw_part(ctx, key, plan, family, shard, progress)
     if shard.count > 1:
-        drawn += _await_shards(ctx, key, shard.count, lambda: progress(_there(store, count), count))
+        drawn += _await_shards(ctx, key, shard.count, lambda: progress(len(_there(store, count)), count))
         # What somebody took away meanwhile.
         drawn += draw_part(ctx, key, plan, family, Shard(), progress)
     manifest = _manifest(store)
@@ -106,29 +107,34 @@ def draw_part(
 ) -> int:
     """Draw what lacks of a share, and say in the job's folder that it is done; how many images were drawn."""
     store, count = ctx.store.at(layout.prior_prefix(key)), plan.spec.prior.images
+    # Looked at in this order: what another job draws in between is neither missed nor taken for spoilt.
+    there = _there(store, count)
     absent = lacking(store, shard.part(count))
     # What is spoilt must not pass for what another job has just drawn.
-    store.delete(map(file_name, absent))
-    progress(_there(store, count), count)
+    spoilt = there.intersection(map(file_name, absent))
+    store.delete(spoilt)
+    there -= spoilt
+    progress(len(there), count)
     batch, drawn = batch_for(plan.resolution), 0
     for start in range(0, len(absent), batch):
         part = absent[start : start + batch]
         images = draw(family(), plan, part)
         # Another job may be drawing the same set: its bits may differ in the last place, and are as good.
-        there = set(store.keys())
+        there |= _there(store, count)
         for index, image in zip(part, images, strict=True):
             if file_name(index) not in there:
                 store.write(file_name(index), png(image))
                 drawn += 1
-        progress(_there(store, count), count)
+        there.update(map(file_name, part))
+        progress(len(there), count)
     if shard.index:
         ctx.job_store.write(_marker(shard.index), json.dumps({"key": key, "drawn": drawn}).encode())
     return drawn
 
 
-def _there(store: Store, count: int) -> int:
-    wanted = {file_name(index) for index in range(count)}
-    return len(wanted.intersection(store.keys()))
+def _there(store: Store, count: int) -> set[str]:
+    """Names of the first `count` images that are in the store."""
+    return set(map(file_name, range(count))).intersection(store.keys())
 
 
 def _marker(index: int) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -20,11 +21,14 @@ from dreambooth_trainer.dataset import Dataset, Latents
 from dreambooth_trainer.distributed import World
 from dreambooth_trainer.family import Family
 from dreambooth_trainer.faults import CheckpointsCorrupt, DatasetInvalid
+from dreambooth_trainer.keys import key_of
 from dreambooth_trainer.manifests import CorruptFolder
 from dreambooth_trainer.prepare import Inputs, Prepared
 from dreambooth_trainer.progress import Console
 from dreambooth_trainer.tracking import Entry
 from dreambooth_trainer.trainee import Ema, Trainee
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -39,7 +43,7 @@ class Session:
     # A row per caption: token ids when the text encoder trains, else hidden states.
     text: Tensor
     trainee: Trainee
-    # The trained parameters by name: to walk through all modules for them in every step takes 3 % of it.
+    # The trained parameters by name: to find them is to walk through all modules, and every step needs them.
     trained: dict[str, nn.Parameter]
     model: nn.Module
     optimizer: torch.optim.Optimizer
@@ -145,7 +149,7 @@ def _latents(
 ) -> Latents:
     """Latents of the pictures of digest `pictures`, from the store or encoded now; `images` may be asked by rank 0."""
     flip = got.plan.spec.training.flip
-    key = cache.key_of(part_digest(got.base, "vae"), pictures, got.plan.resolution, flip)
+    key = key_of(part_digest(got.base_files, "vae"), pictures, got.plan.resolution, flip)
 
     def compute() -> cache.Tensors:
         return dataset.encode(got.family, images(), flip).tensors()
@@ -155,22 +159,17 @@ def _latents(
 
 def _class_latents(ctx: Context, got: Inputs, prepared: Prepared, world: World) -> Latents:
     """Of the class images; what was lost or spoilt of them since `prepare` is drawn again by rank 0."""
-    key, count, digest = prepared.prior_key or "", got.plan.spec.prior.images, None
-    if world.leads:
+    key, count = prepared.prior_key or "", got.plan.spec.prior.images
+
+    def whole(read: Callable[[Context, str, int], T]) -> T:
         try:
-            digest = priors.digest(ctx, key, count)
+            return read(ctx, key, count)
         except CorruptFolder:
             priors.complete(ctx, key, got.plan, lambda: got.family)
-            digest = priors.digest(ctx, key, count)
+            return read(ctx, key, count)
 
-    def images() -> list[Image.Image]:
-        try:
-            return priors.load(ctx, key, count)
-        except CorruptFolder:
-            priors.complete(ctx, key, got.plan, lambda: got.family)
-            return priors.load(ctx, key, count)
-
-    return _latents(ctx, got, world, world.share(digest), images)
+    digest = world.share(whole(priors.digest) if world.leads else None)
+    return _latents(ctx, got, world, digest, lambda: whole(priors.load))
 
 
 def reads_only(plan: Plan) -> bool:
@@ -188,8 +187,8 @@ def fill_caches(ctx: Context, got: Inputs, prepared: Prepared) -> None:
 def _embeddings(ctx: Context, got: Inputs, world: World, captions: Sequence[str]) -> Tensor:
     """The captions as frozen text encoders read them, from the store or encoded now: a row each."""
     family, plan = got.family, got.plan
-    words = part_digest(got.base, *family.encoder_names, *family.tokenizer_names)
-    key = cache.key_of(words, list(captions), plan.device)
+    words = part_digest(got.base_files, *family.encoder_names, *family.tokenizer_names)
+    key = key_of(words, list(captions), plan.device)
     store = ctx.store.at(layout.embeddings_prefix(key))
     return cache.cached(store, world, lambda: {"text": family.encode_text(captions)})["text"]
 
