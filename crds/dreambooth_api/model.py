@@ -44,6 +44,7 @@ class Revision(ApiModel):
     """One artifact that is, or was, rolled out."""
 
     digest: str = Field(description="Its digest.")
+    uri: str | None = Field(None, description="Where it is: what `spec.artifact` needs to go back to it.")
     weight: int = Field(ge=0, le=100, description="Its share of the traffic, percent.")
     ready: bool = Field(description="Whether its replicas are ready.")
 

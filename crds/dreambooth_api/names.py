@@ -5,11 +5,13 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 JOB_KIND, JOB_PLURAL = "DreamBoothJob", "dreamboothjobs"
 MODEL_KIND, MODEL_PLURAL = "PersonalizedModel", "personalizedmodels"
+POOL_KIND, POOL_PLURAL = "ServingPool", "servingpools"
 
 MANAGER = "dreambooth-operator"
 
 LABEL_JOB = f"{GROUP}/job"
 LABEL_MODEL = f"{GROUP}/model"
+LABEL_POOL = f"{GROUP}/pool"
 LABEL_COMPONENT = f"{GROUP}/component"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 COMPONENT_PREPARE, COMPONENT_TRAIN, COMPONENT_SERVER = "prepare", "train", "server"
@@ -48,8 +50,13 @@ TRAINER_PORT = 9400
 SERVER_PORT = 8080
 OPERATOR_HEALTH_PORT = 8080
 OPERATOR_METRICS_PORT = 9401
+OPERATOR_ROUTES_PORT = 9402
+GATEWAY_PORT = 8080
 MASTER_PORT = 29500
 SERVICE_PORT = 80
+
+# From the gateway to a replica: which subject a request is for, and where a pool finds it.
+HEADER_MODEL, HEADER_ARTIFACT, HEADER_DIGEST = "dreambooth-model", "dreambooth-artifact", "dreambooth-digest"
 
 MODEL_CARD = "model.json"
 MANIFEST = "MANIFEST.json"
@@ -88,6 +95,16 @@ def training(job: str) -> str:
 def endpoint(model: str) -> str:
     """The Deployment, Service and HorizontalPodAutoscaler of a model."""
     return f"{model}-endpoint"
+
+
+def canary(model: str) -> str:
+    """The Deployment of a model's next artifact, while a part of the requests tries it."""
+    return f"{model}-canary"
+
+
+def pool(name: str) -> str:
+    """The Deployment and HorizontalPodAutoscaler of a pool."""
+    return f"{name}-pool"
 
 
 def master_address(job: str, namespace: str) -> str:

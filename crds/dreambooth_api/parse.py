@@ -10,8 +10,9 @@ from pydantic import BaseModel, ValidationError
 from dreambooth_api import names
 from dreambooth_api.job import DreamBoothJob, DreamBoothJobSpec
 from dreambooth_api.model import PersonalizedModel, PersonalizedModelSpec
+from dreambooth_api.pool import ServingPool
 from dreambooth_api.schema import models_in
-from dreambooth_api.serving import Serving
+from dreambooth_api.serving import Scaling
 from dreambooth_api.uris import CLIMBING
 
 M = TypeVar("M", bound=BaseModel)
@@ -45,6 +46,16 @@ def parse_model(body: dict[str, Any]) -> PersonalizedModel:
     if faults := [*_name_faults(body), *model_faults(model.spec)]:
         raise InvalidResource("\n".join(faults))
     return model
+
+
+def parse_pool(body: dict[str, Any]) -> ServingPool:
+    """A ServingPool from the API server. Raises InvalidResource."""
+    pool = _validate(ServingPool, body)
+    spec = pool.spec
+    faults = [*_name_faults(body), *_serving_faults(spec, "spec")]
+    if faults := [*faults, *_climbing("spec.baseModel.uri", spec.base_model.uri)]:
+        raise InvalidResource("\n".join(faults))
+    return pool
 
 
 def parse_job_file(body: dict[str, Any]) -> DreamBoothJob:
@@ -108,7 +119,7 @@ def model_faults(spec: PersonalizedModelSpec) -> list[str]:
     return faults
 
 
-def _serving_faults(serving: Serving, path: str) -> list[str]:
+def _serving_faults(serving: Scaling, path: str) -> list[str]:
     if serving.min_replicas <= serving.max_replicas:
         return []
     return [f"{path}.minReplicas: minReplicas must not exceed maxReplicas"]

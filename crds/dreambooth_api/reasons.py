@@ -28,6 +28,8 @@ class ModelPhase(StrEnum):
     PROGRESSING = "Progressing"
     READY = "Ready"
     DEGRADED = "Degraded"
+    # Nobody asks, and no replica runs; the next request wakes one.
+    IDLE = "Idle"
 
 
 class ConditionType(StrEnum):
@@ -78,3 +80,8 @@ class Reason(StrEnum):
     ROLLING_OUT = "RollingOut"
     AVAILABLE = "Available"
     UNAVAILABLE = "Unavailable"
+    POOL_NOT_FOUND = "PoolNotFound"
+    SCALED_TO_ZERO = "ScaledToZero"
+    # A canary did worse than `rollout.analysis` allows, and was rolled back.
+    ANALYSIS_FAILED = "AnalysisFailed"
+    PAUSED = "Paused"

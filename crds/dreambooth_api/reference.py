@@ -7,6 +7,7 @@ from dreambooth_api import names
 from dreambooth_api.exits import ExitCode
 from dreambooth_api.job import DreamBoothJob
 from dreambooth_api.model import PersonalizedModel
+from dreambooth_api.pool import ServingPool
 from dreambooth_api.reasons import Reason
 from dreambooth_api.schema import structural_schema
 
@@ -20,7 +21,8 @@ shows the same. A field without a default and without *required* may be left out
 def reference() -> str:
     """The whole page."""
     parts = [_INTRO]
-    for kind, model in ((names.JOB_KIND, DreamBoothJob), (names.MODEL_KIND, PersonalizedModel)):
+    kinds = {names.JOB_KIND: DreamBoothJob, names.MODEL_KIND: PersonalizedModel, names.POOL_KIND: ServingPool}
+    for kind, model in kinds.items():
         schema = structural_schema(model)
         parts.append(f"## {kind}\n\n{schema['description']}\n")
         parts.append("| field | type | default | meaning |\n|---|---|---|---|")

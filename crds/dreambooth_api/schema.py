@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from dreambooth_api import names
 from dreambooth_api.job import DreamBoothJob
 from dreambooth_api.model import PersonalizedModel
+from dreambooth_api.pool import ServingPool
 
 _DROPPED = ("title", "uniqueItems", "discriminator")
 
@@ -151,3 +152,16 @@ def model_definition() -> dict[str, Any]:
     }
     version = {"subresources": {"status": {}, "scale": scale}, "additionalPrinterColumns": columns}
     return _definition(PersonalizedModel, names.MODEL_KIND, names.MODEL_PLURAL, "pm", version)
+
+
+def pool_definition() -> dict[str, Any]:
+    """The CustomResourceDefinition of ServingPool."""
+    columns = [
+        _column("Ready", "string", ".status.conditions[?(@.type=='Ready')].status"),
+        _column("Replicas", "integer", ".status.replicas"),
+        _column("Subjects", "integer", ".status.subjects"),
+        _column("Base", "string", ".spec.baseModel.uri"),
+        _column("Age", "date", ".metadata.creationTimestamp"),
+    ]
+    version = {"subresources": {"status": {}}, "additionalPrinterColumns": columns}
+    return _definition(ServingPool, names.POOL_KIND, names.POOL_PLURAL, "spool", version)

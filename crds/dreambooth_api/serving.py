@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from dreambooth_api import names
 from dreambooth_api.base import ApiModel
 from dreambooth_api.pods import PodOverrides
 
@@ -16,13 +17,14 @@ class ServingMode(StrEnum):
     DEDICATED = "Dedicated"
 
 
-class Serving(ApiModel):
-    """Replicas of the endpoint and what scales them."""
+class Scaling(ApiModel):
+    """Replicas, what scales them, and what each of them is given."""
 
     __cel__ = (("self.minReplicas <= self.maxReplicas", "minReplicas must not exceed maxReplicas", ".minReplicas"),)
 
-    mode: ServingMode = Field(ServingMode.DEDICATED, description="`Dedicated` or `Shared`.")
-    min_replicas: int = Field(1, ge=0, le=1000, description="The fewest replicas.")
+    min_replicas: int = Field(
+        1, ge=0, le=1000, description="The fewest replicas; 0: none while nobody asks, and the gateway wakes the first."
+    )
     max_replicas: int = Field(5, ge=1, le=1000, description="The most replicas.")
     target_in_flight: int = Field(
         4, ge=1, le=1000, description="Requests in flight that one replica is meant to carry."
@@ -31,7 +33,39 @@ class Serving(ApiModel):
         300, ge=1, le=86_400, description="Without requests for so long, scale to `minReplicas`, seconds."
     )
     gpus: int = Field(0, ge=0, le=8, description="GPUs per replica; 0: draw on the CPU.")
-    template: PodOverrides = Field(PodOverrides(), description="Overrides of the endpoint's pods.")
+    template: PodOverrides = Field(PodOverrides(), description="Overrides of the replicas' pods.")
+
+
+class Access(ApiModel):
+    """Who may ask."""
+
+    secret: str = Field(
+        min_length=1,
+        max_length=253,
+        pattern=names.OBJECT_PATTERN,
+        description="A Secret of the namespace: each of its entries is an API key, under the key's name.",
+    )
+    requests_per_minute: int | None = Field(
+        None, ge=1, le=1_000_000, description="Requests that each key may make in a minute; absent: any number."
+    )
+
+
+class Serving(Scaling):
+    """The endpoint: pods of its own, or an adapter on a pool."""
+
+    mode: ServingMode = Field(
+        ServingMode.DEDICATED,
+        description="`Dedicated`: pods of its own, as the fields below say. `Shared`: an adapter on `pool`, which says "
+        "all that.",
+    )
+    pool: str = Field(
+        "default",
+        min_length=1,
+        max_length=names.MAX_NAME_LENGTH,
+        pattern=names.NAME_PATTERN,
+        description="The ServingPool of the namespace that draws it, for `Shared`.",
+    )
+    access: Access | None = Field(None, description="API keys that open the endpoint; absent: it is open.")
 
 
 class RolloutStrategy(StrEnum):
@@ -57,4 +91,8 @@ class Rollout(ApiModel):
     steps: list[Annotated[int, Field(ge=1, le=99)]] = Field(
         [10, 50], max_length=10, description="Weights of a canary on its way to 100, percent."
     )
+    step_seconds: int = Field(
+        60, ge=1, le=86_400, description="How long a canary is watched at each of its weights, seconds."
+    )
+    paused: bool = Field(False, description="Keep a canary at its weight; `strategy: Rolling` promotes it at once.")
     analysis: Analysis = Field(Analysis(), description="When a canary is bad.")
