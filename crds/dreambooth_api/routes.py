@@ -1,8 +1,8 @@
 """What operator and gateways tell each other: where requests go, and how many there are.
 
-A gateway sends its GatewayReport with `POST /routes` and the cluster's gateway token as its bearer; the operator answers
-with Routes as soon as they differ from those that the gateway has, or with 204 after `HOLD_SECONDS`; a replica that does
-not lead answers 503. A gateway that gets no answer goes on with what it has.
+A gateway sends its GatewayReport with `POST /routes` and the chart's gateway token as its bearer; the operator answers
+with Routes as soon as they differ from those that the gateway has, or with 204 after `HOLD_SECONDS`; a replica that
+does not lead answers 503. A gateway that gets no answer goes on with what it has.
 """
 
 from pydantic import Field
