@@ -16,6 +16,9 @@ from dreambooth_demo.kube import Kube
 from dreambooth_local import programs
 from dreambooth_local.places import places
 
+# The first cluster test waits for the cluster: on a bare machine Kubernetes and MinIO are compiled, images are built.
+COLD_START_SECONDS = 3600
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Fast tests, then cluster tests, then those that kill the cluster; otherwise the order stays."""
@@ -24,6 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 2 if item.get_closest_marker("local_lifecycle") else 1 if item.get_closest_marker("cluster") else 0
 
     items.sort(key=stage)
+    if first := next((item for item in items if stage(item)), None):
+        first.add_marker(pytest.mark.timeout(COLD_START_SECONDS))
     for item in items:
         if isinstance(item, pytest.Function) and item.get_closest_marker("cluster"):
             # First of all: programs that such tests call (helm) are there once the cluster is.
