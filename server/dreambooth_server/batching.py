@@ -44,22 +44,29 @@ def measure(
     `forward` runs the U-Net on the given rows of a fixed supply; `only` limits the numbers that are tried.
     """
     supply = list(range(most))
-    alone = torch.cat([forward(supply[at : at + ALONE]) for at in range(0, most - 1, ALONE)])
+    # `most` is even.
+    alone = torch.cat([forward(supply[at : at + ALONE]) for at in range(0, most, ALONE)])
     kept: list[int] = []
     cost: dict[int, float] = {}
     for count in only or range(1, most + 1):
-        if not torch.equal(forward(supply[:count])[: len(alone)], alone[:count]):
-            continue
-        # The end of the supply first: a row's place must not matter either.
-        turned = supply[::-1][:count]
-        if not torch.equal(forward(turned), torch.stack([alone[row] for row in turned])):
-            continue
-        kept, cost[count] = [*kept, count], min(_seconds(forward, supply[:count], clock) for _ in range(2)) / count
+        try:
+            same = _same(forward, supply, count, alone)
+        except torch.OutOfMemoryError:
+            break
+        if same:
+            kept.append(count)
+            cost[count] = min(_seconds(forward, supply[:count], clock) for _ in range(2)) / count
     best = ALONE
     for count in kept:
         if count > ALONE and cost[count] < _PAYS * cost.get(best, float("inf")):
             best = count
     return Sizes(tuple(sorted({*(count for count in kept if count <= best), ALONE})))
+
+
+def _same(forward: Callable[[Sequence[int]], torch.Tensor], supply: list[int], count: int, alone: torch.Tensor) -> bool:
+    """Whether `count` rows are, bit by bit, what they are by themselves: the first ones, and the last ones turned."""
+    turned = supply[::-1][:count]
+    return torch.equal(forward(supply[:count]), alone[:count]) and torch.equal(forward(turned), alone[turned])
 
 
 def _seconds(

@@ -1,8 +1,10 @@
 """A drawing told while it is made, as server-sent events (the WHATWG's HTML standard, section 9.2)."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable
+from typing import Any
 
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
@@ -24,7 +26,9 @@ class Reporter:
 
     def told(self, step: int, steps: int) -> None:
         """From any thread."""
-        self._loop.call_soon_threadsafe(self._news.put_nowait, Progress(step=step, steps=steps))
+        # A loop that is closed has no client left.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._news.put_nowait, Progress(step=step, steps=steps))
 
     async def next(self) -> Progress:
         """The next news."""
@@ -33,20 +37,22 @@ class Reporter:
 
 def stream(reporter: Reporter, answer: Awaitable[ImagesAnswer]) -> StreamingResponse:
     """Progress, then the answer or the error; `answer` is cancelled when the client does not wait for the end."""
+    # Begun now: should nobody ever read the events, it notices by itself.
+    done = asyncio.ensure_future(answer)
     return StreamingResponse(
-        _events(reporter, answer),
+        _events(reporter, done),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-async def _events(reporter: Reporter, answer: Awaitable[ImagesAnswer]) -> AsyncIterator[bytes]:
-    done = asyncio.ensure_future(answer)
+async def _events(reporter: Reporter, done: "asyncio.Future[ImagesAnswer]") -> AsyncIterator[bytes]:
     news = asyncio.ensure_future(reporter.next())
     last = -1
     try:
         while not done.done():
-            await asyncio.wait({done, news}, timeout=_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {done, news}
+            await asyncio.wait(either, timeout=_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             if news.done():
                 told = news.result()
                 news = asyncio.ensure_future(reporter.next())

@@ -1,6 +1,7 @@
 """The engine of one machine: a base and its subjects in memory; each picture of a batch has its own adapter."""
 
 import copy
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -19,16 +20,26 @@ from dreambooth_server.batching import ALONE, Sizes, measure
 from dreambooth_server.drawing import Cancelled, Drawing, Refused
 from dreambooth_server.engine import Abilities
 from dreambooth_server.faults import LoadFault
-from dreambooth_server.loading import Placement, best_placement, first_line, full_parts, load_pipeline, parts_of
+from dreambooth_server.loading import (
+    Placement,
+    best_placement,
+    choose_threads,
+    first_line,
+    full_parts,
+    load_pipeline,
+    parts_of,
+)
 from dreambooth_server.metrics import Metrics, make_metrics
 from dreambooth_server.rehearsal import Rehearsal
 from dreambooth_server.sampler import Parts, Run
 from dreambooth_server.settings import BASE_MODEL, Power, Room
 from dreambooth_server.shelf import NoRoom, Shelf, Tier
 from dreambooth_server.slots import BASE_SLOT, Slots
+from dreambooth_server.steady import make_steady
 from dreambooth_server.token import SlotTokens, add_token
 from dreambooth_server.weights import Adapter, read_adapter
 
+log = logging.getLogger(__name__)
 _NO_MEMORY = "the device has too little memory for this: ask for fewer or smaller pictures"
 
 
@@ -40,6 +51,7 @@ class Studio:
         self.artifacts: dict[str, Artifact] = {}
         self._pipeline, self._room, self._power, self._metrics = pipeline, room, power, metrics
         self._base = parts_of(pipeline)
+        self._make_steady(self._base)
         self._networks = {"unet": self._base.unet, "text_encoder": self._base.text_encoder}
         if self._base.text_encoder_2 is not None:
             self._networks["text_encoder_2"] = self._base.text_encoder_2
@@ -67,6 +79,7 @@ class Studio:
                 self._shelf.keep(key, lambda: self._read(artifact))
             else:
                 parts = full_parts(self._base, artifact.folder, self._pipeline)
+                self._make_steady(parts)
                 self._full[key] = add_token(parts, artifact, f"<{key}>") if artifact.card.learned_token else parts
         except (RuntimeError, ValueError, KeyError, OSError) as e:
             message = f"{artifact.name}: its weights do not fit the base: {first_line(e)}"
@@ -169,6 +182,11 @@ class Studio:
         # A guided picture by itself is what all numbers are compared with: nothing need be measured for it.
         return rows if rows == ALONE and len(running) == 1 else self._sizes_of(running[0].drawing).filled(rows)
 
+    def _make_steady(self, parts: Parts) -> None:
+        # What a GPU's kernels would need was not measured; what batches keep is, before any is used.
+        if parts.device.type == "cpu":
+            make_steady(parts.unet, 2 * self._power.batch)
+
     def _advance(self, running: Sequence[Run], rows: int) -> None:
         slots = [run.slot for run in running for _ in range(run.drawing.rows)]
         slots += slots[:1] * (rows - len(slots))
@@ -182,7 +200,8 @@ class Studio:
             most = 2 * self._power.batch
             rehearsal = Rehearsal(self._base, size, self._slots, most)
             powers = [2**n for n in range(most.bit_length()) if 2**n <= most] if self._power.compile else []
-            self._sizes[size] = measure(rehearsal.forward, most, powers) if most > 2 else Sizes()
+            self._sizes[size] = measure(rehearsal.forward, most, powers) if most > ALONE else Sizes()
+            log.info("batches of %dx%d: %s rows", *size, self._sizes[size].rows)
         return self._sizes[size]
 
     def _adapted(self, drawing: Drawing) -> bool:
@@ -240,7 +259,9 @@ def open_studio(
     Without `room` there is a slot for each of the subjects, and no more.
     """
     power = power or Power()
-    pipeline = load_pipeline(base, placement or best_placement(power.precision))
+    placement = placement or best_placement(power.precision)
+    pipeline = load_pipeline(base, placement)
+    choose_threads(pipeline.unet, placement)
     try:
         studio = Studio(pipeline, room or _fitting(artifacts), power, metrics or make_metrics())
         if room is not None:

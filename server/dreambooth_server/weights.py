@@ -73,7 +73,8 @@ def _below(found: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 def _layers(state: dict[str, torch.Tensor], prefix: str) -> dict[str, dict[str, torch.Tensor]]:
     """Name of a layer → peft's name of a part → the part. Raises ValueError for parts that LoRA does not have."""
     if prefix == "unet":
-        named = state if any("lora_A" in key for key in state) else convert_unet_state_dict_to_peft(state)
+        # Some files name their layers in both ways: what is named as peft does stays as it is.
+        named = convert_unet_state_dict_to_peft(state)
     else:
         named = convert_state_dict_to_peft(convert_state_dict_to_diffusers(state)) if state else {}
         named = {key.removeprefix("text_model."): value for key, value in named.items()}
