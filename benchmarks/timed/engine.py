@@ -59,7 +59,7 @@ def swaps(base: Path, subjects: Path, store: str, keys: Path, work: Path) -> dic
         artifact = kept_artifact(sources[name], places)
         assert artifact is not None
         cold.add(name, artifact)
-        slot, _ = cold._shelf.take(name, lambda: None)
+        cold._shelf.take(name, lambda: None)
         cold._shelf.give(name)
 
     found["disk"] = [timed(lambda name=name: from_disk(name)) for name in names]

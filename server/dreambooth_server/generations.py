@@ -60,10 +60,6 @@ async def _drawn(
         raise ApiError(500, str(e), "drawing_failed") from e
     except Cancelled as e:
         raise _gone() from e
-    except (ApiError, asyncio.CancelledError):
-        raise
-    except Exception as e:  # A request's edge, in a stream too: what nobody foresaw is logged where it happened.
-        raise ApiError(500, "The server failed; its log says why.", "internal_error") from e
     finally:
         ticket.abandon()
     service.metrics.images.labels(service.subjects.label(wanted)).inc(len(pictures))

@@ -3,15 +3,17 @@
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from dreambooth_server.errors import ApiError
+from dreambooth_server.errors import ApiError, internal_error
 from dreambooth_server.protocol import ImagesAnswer, Progress
 
+log = logging.getLogger(__name__)
 COMPLETED = "image_generation.completed"
 # Without a word for so long, proxies take a connection for dead.
 _ALIVE_SECONDS = 10.0
@@ -64,10 +66,17 @@ async def _events(reporter: Reporter, done: "asyncio.Future[ImagesAnswer]") -> A
         try:
             yield _event(COMPLETED, done.result())
         except ApiError as e:
-            yield b"event: error\ndata: " + bytes(e.answer().body) + b"\n\n"
+            yield _error(e)
+        except Exception:  # A request's edge: its status is sent already.
+            log.exception("a streamed request failed")
+            yield _error(internal_error())
     finally:
         news.cancel()
         done.cancel()
+
+
+def _error(error: ApiError) -> bytes:
+    return b"event: error\ndata: " + bytes(error.answer().body) + b"\n\n"
 
 
 def _event(name: str, data: BaseModel) -> bytes:
