@@ -13,6 +13,7 @@ import torch
 ALONE = 2
 """Rows of one guided picture."""
 _PAYS = 0.95
+"""A row of a larger batch must cost less than this share of one of a single picture."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def measure(
     only: Sequence[int] = (),
     clock: Callable[[], float] = time.perf_counter,
 ) -> Sizes:
-    """The numbers of rows up to `most` that keep every bit, as long as more rows make each cheaper.
+    """The numbers of rows up to `most` that keep every bit, to the one where a row is cheapest.
 
     `forward` runs the U-Net on the given rows of a fixed supply; `only` limits the numbers that are tried.
     """
@@ -56,10 +57,9 @@ def measure(
         if same:
             kept.append(count)
             cost[count] = min(_seconds(forward, supply[:count], clock) for _ in range(2)) / count
-    best = ALONE
-    for count in kept:
-        if count > ALONE and cost[count] < _PAYS * cost.get(best, float("inf")):
-            best = count
+    best = min((count for count in kept if count > ALONE), key=lambda count: cost[count], default=ALONE)
+    if best > ALONE and cost[best] > _PAYS * cost.get(ALONE, float("inf")):
+        best = ALONE
     return Sizes(tuple(sorted({*(count for count in kept if count <= best), ALONE})))
 
 

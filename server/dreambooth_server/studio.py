@@ -3,6 +3,7 @@
 import copy
 import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,7 +32,7 @@ from dreambooth_server.loading import (
 )
 from dreambooth_server.metrics import Metrics, make_metrics
 from dreambooth_server.rehearsal import Rehearsal
-from dreambooth_server.sampler import Parts, Run
+from dreambooth_server.sampler import Parts, Run, Words
 from dreambooth_server.settings import BASE_MODEL, Power, Room
 from dreambooth_server.shelf import NoRoom, Shelf, Tier
 from dreambooth_server.slots import BASE_SLOT, Slots
@@ -40,6 +41,7 @@ from dreambooth_server.token import SlotTokens, add_token
 from dreambooth_server.weights import Adapter, read_adapter
 
 log = logging.getLogger(__name__)
+_REMEMBERED = 128
 _NO_MEMORY = "the device has too little memory for this: ask for fewer or smaller pictures"
 
 
@@ -58,6 +60,7 @@ class Studio:
         self._slots = Slots(self._networks, room.on_device, room.max_rank)
         self._tokens = SlotTokens(self._base, room.on_device)
         self._shelf = Shelf(room.on_device, room.in_memory, self._put)
+        self._words: OrderedDict[tuple[str, str], Words] = OrderedDict()
         self._full: dict[str, Parts] = {}
         self._sizes: dict[tuple[int, int], Sizes] = {}
         # A copy for counting: the setting of padding and truncation by another thread would reach the drawing.
@@ -111,7 +114,8 @@ class Studio:
         slot = self._take(drawing.model) if self._adapted(drawing) else BASE_SLOT
         try:
             with torch.inference_mode(), self._slots.chosen([slot]):
-                return sampler.begin(self._parts(drawing.model, slot), drawing, slot)
+                parts = self._parts(drawing.model, slot)
+                return sampler.begin(parts, drawing, slot, lambda prompt: self._words_of(drawing.model, prompt, parts))
         except Exception as e:
             if slot != BASE_SLOT:
                 self._shelf.give(drawing.model)
@@ -217,6 +221,15 @@ class Studio:
         if slot == BASE_SLOT or not self.artifacts[model].card.learned_token:
             return self._full.get(model, self._base)
         return replace(self._base, spoken=self._tokens.speaker(self.artifacts[model].card.identifier, slot))
+
+    def _words_of(self, model: str, prompt: str, parts: Parts) -> Words:
+        """What `prompt` means to `model`; what was read lately is remembered: many share a negative prompt."""
+        key = (model, prompt)
+        words = self._words.pop(key, None) or sampler.encode(parts, prompt)
+        self._words[key] = words
+        if len(self._words) > _REMEMBERED:
+            self._words.popitem(last=False)
+        return words
 
     def _take(self, model: str) -> int:
         begun = time.perf_counter()
