@@ -4,9 +4,11 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from dreambooth_server import generations, page
-from dreambooth_server.catalog import entries, find_model
+from dreambooth_server import adapters, generations, page
+from dreambooth_server.catalog import entries, unknown_model
 from dreambooth_server.errors import install_error_handlers
+from dreambooth_server.memory import memory_in_use
+from dreambooth_server.metrics import Metrics
 from dreambooth_server.middleware import BodyLimit, Measured
 from dreambooth_server.protocol import ERRORS, ModelEntry, ModelList
 from dreambooth_server.service import Service, State
@@ -19,7 +21,7 @@ def create_app(service: Service) -> FastAPI:
     # No /docs: FastAPI's page loads its scripts from elsewhere.
     app = FastAPI(title="DreamBooth", docs_url=None, redoc_url=None, strict_content_type=False)
     app.state.service = service
-    for part in (router, generations.router, page.router):
+    for part in (router, generations.router, adapters.router, page.router):
         app.include_router(part)
     install_error_handlers(app)
     app.add_middleware(BodyLimit)
@@ -38,8 +40,10 @@ async def models(request: Request) -> ModelList:
 async def model(model: str, request: Request) -> ModelEntry:
     """One model."""
     service: Service = request.app.state.service
-    name = find_model(service.engine.artifacts, model)
-    return next(entry for entry in entries(service.engine, service.base_digest) if entry.id == name)
+    listed = {entry.id: entry for entry in reversed(entries(service.engine, service.base_digest))}
+    if model not in listed:
+        raise unknown_model(listed)
+    return listed[model]
 
 
 @router.get("/healthz", include_in_schema=False)
@@ -58,4 +62,6 @@ async def readyz(request: Request) -> JSONResponse:
 @router.get("/metrics", include_in_schema=False)
 async def metrics(request: Request) -> Response:
     """For Prometheus."""
-    return Response(generate_latest(request.app.state.service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    found: Metrics = request.app.state.service.metrics
+    found.device_memory.set(memory_in_use())
+    return Response(generate_latest(found.registry), media_type=CONTENT_TYPE_LATEST)

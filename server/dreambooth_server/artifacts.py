@@ -1,9 +1,11 @@
 """A subject's artifact: fetched, verified, and its card."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
 
 from dreambooth_api.artifact import Manifest, ModelCard, short_digest
 from dreambooth_api.job import MethodType
@@ -18,6 +20,7 @@ from dreambooth_server.verify import Unverified, check_files, check_manifest, ch
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
 UNET_FOLDER = "unet"
 _FAMILIES = ("sd", "sdxl")
+_FIRST_HALF = re.compile(r"lora_A\.|down\.weight$")
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,33 @@ class Artifact:
     card: ModelCard
 
 
+def kept_artifact(wanted: SubjectSource, places: Places) -> Artifact | None:
+    """What an earlier fetch of the very digest left on this disk, verified anew; None: nothing, or nothing good."""
+    if wanted.digest is None:
+        return None
+    folder = _kept(places, wanted.digest)
+    try:
+        source = FolderSource(folder)
+        manifest = Manifest.model_validate_json(source.read(MANIFEST))
+        check_manifest(manifest, wanted.digest)
+        check_nothing_else(source.names(), manifest, (MANIFEST, MODEL_CARD))
+        check_files(folder, manifest)
+        card = ModelCard.model_validate_json(source.read(MODEL_CARD))
+        _check_card(card, manifest)
+    except (NotThere, SourceError, ValueError):
+        return None
+    return Artifact(wanted.name or card.name, folder, manifest.digest, card)
+
+
 def fetch_artifact(wanted: SubjectSource, places: Places) -> Artifact:
-    """Bring an artifact here and verify it. Raises LoadFault."""
+    """Bring an artifact here and verify it; the store is not asked for what is here. Raises LoadFault."""
+    if (kept := kept_artifact(wanted, places)) is not None:
+        return kept
     try:
         source = _find(wanted.uri, places)
         manifest = Manifest.model_validate_json(source.read(MANIFEST))
         check_manifest(manifest, wanted.digest)
-        folder = source.folder or _download(source, manifest, places.cache / "models")
+        folder = source.folder or _download(source, manifest, _kept(places, manifest.digest))
         check_nothing_else(FolderSource(folder).names(), manifest, (MANIFEST, MODEL_CARD))
         check_files(folder, manifest)
         card = ModelCard.model_validate_json(FolderSource(folder).read(MODEL_CARD))
@@ -59,6 +82,17 @@ def fetch_artifact(wanted: SubjectSource, places: Places) -> Artifact:
     return Artifact(name, folder, manifest.digest, card)
 
 
+def rank_of(artifact: Artifact) -> int:
+    """The highest rank in the artifact's adapter, from the file's header. Raises LoadFault."""
+    try:
+        with safe_open(artifact.folder / LORA_WEIGHTS, "pt") as weights:
+            # Each pair's first half has its rank as the first of its dimensions.
+            halves = [key for key in weights.keys() if _FIRST_HALF.search(key)]  # noqa: SIM118  (a file, not a dict)
+            return max((weights.get_slice(key).get_shape()[0] for key in halves), default=1)
+    except (SafetensorError, OSError) as e:
+        raise LoadFault(Reason.ARTIFACT_INVALID, f"{artifact.name}: {LORA_WEIGHTS}: {e}") from e
+
+
 def _find(uri: str, places: Places) -> Source:
     """The source at `uri`; a folder that `dreambooth run` wrote has the artifact in `artifact`."""
     source = open_source(uri, places.store)
@@ -69,15 +103,15 @@ def _find(uri: str, places: Places) -> Source:
     return source
 
 
-def _download(source: Source, manifest: Manifest, cache: Path) -> Path:
-    """Files of the store, by digest; what an earlier process has fetched is kept when it is still good."""
-    target = cache / short_digest(manifest.digest)
-    try:
-        check_files(target, manifest)
-    except Unverified:
-        names = {*manifest.files, MODEL_CARD}
-        return download(source, names, target, lambda folder: check_files(folder, manifest))
-    return target
+def _kept(places: Places, digest: str) -> Path:
+    """Where an artifact of the store is kept."""
+    return places.cache / "models" / short_digest(digest)
+
+
+def _download(source: Source, manifest: Manifest, target: Path) -> Path:
+    """Files of the store, by digest."""
+    names = {*manifest.files, MODEL_CARD, MANIFEST}
+    return download(source, names, target, lambda folder: check_files(folder, manifest))
 
 
 def _check_card(card: ModelCard, manifest: Manifest) -> None:

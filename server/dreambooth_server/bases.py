@@ -1,6 +1,9 @@
 """The base model: found where the card or `--base` says, fetched, and verified against the card's digest."""
 
+import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dreambooth_api.artifact import BaseReference, short_digest
@@ -18,9 +21,27 @@ _SUFFIXES = (".json", ".txt", ".safetensors")
 def fetch_base(reference: BaseReference, location: str | None, places: Places) -> Path:
     """The base's folder, in diffusers' layout. `location` overrides where it is, not what it is. Raises LoadFault."""
     uri = location or reference.uri
-    try:
-        folder = _bring(uri, reference, places)
+    with _faults(uri):
+        folder = _bring(uri, reference.revision, places, reference.digest)
         found = _digest(folder)
+    if found != reference.digest:
+        message = f"{uri} is another base ({found}) than the one that was personalised ({reference.digest})"
+        raise LoadFault(Reason.BASE_MODEL_INVALID, message)
+    return folder
+
+
+def open_base(uri: str, revision: str | None, places: Places) -> tuple[Path, str]:
+    """The folder and the digest of whatever base is at `uri`. Raises LoadFault."""
+    with _faults(uri):
+        folder = _bring(uri, revision, places, None)
+        return folder, _digest(folder)
+
+
+@contextmanager
+def _faults(uri: str) -> Iterator[None]:
+    """Errors of reading a base, as LoadFaults."""
+    try:
+        yield
     except NotThere as e:
         raise LoadFault(Reason.BASE_MODEL_NOT_FOUND, f"{uri}: no base model there: {e}") from e
     except SourceDenied as e:
@@ -29,10 +50,6 @@ def fetch_base(reference: BaseReference, location: str | None, places: Places) -
         raise LoadFault(Reason.STORE_UNAVAILABLE, f"{uri}: {e}") from e
     except ValueError as e:
         raise LoadFault(Reason.BASE_MODEL_INVALID, str(e)) from e
-    if found != reference.digest:
-        message = f"{uri} is another base ({found}) than the one that was personalised ({reference.digest})"
-        raise LoadFault(Reason.BASE_MODEL_INVALID, message)
-    return folder
 
 
 def base_files(names: list[str]) -> list[str]:
@@ -40,21 +57,21 @@ def base_files(names: list[str]) -> list[str]:
     return [name for name in names if name.endswith(_SUFFIXES) and not name.startswith(".")]
 
 
-def _bring(uri: str, reference: BaseReference, places: Places) -> Path:
+def _bring(uri: str, revision: str | None, places: Places, digest: str | None) -> Path:
     if uri.startswith("hf://"):
-        return _from_hub(uri, reference.revision, os.environ.get("HF_TOKEN"))
+        return _from_hub(uri, revision, os.environ.get("HF_TOKEN"))
     source = open_source(uri, places.store)
     if source.folder is not None:
         if not (source.folder / "model_index.json").is_file():
             raise NotThere(f"{source.folder} has no model_index.json")
         return source.folder
-    return _download(source, reference, places.cache / "bases")
+    return _download(source, uri, digest, places.cache / "bases")
 
 
-def _download(source: Source, reference: BaseReference, cache: Path) -> Path:
-    """The store's files, kept by digest; the caller verifies what comes out."""
-    target = cache / short_digest(reference.digest)
-    if target.is_dir() and _digest(target) == reference.digest:
+def _download(source: Source, uri: str, digest: str | None, cache: Path) -> Path:
+    """The store's files, kept by digest, or anew from `uri` when any will do; the caller verifies what comes out."""
+    target = cache / short_digest(digest or hashlib.sha256(uri.encode()).hexdigest())
+    if digest is not None and target.is_dir() and _digest(target) == digest:
         return target
     if not (names := base_files(source.names())):
         raise NotThere("no files")

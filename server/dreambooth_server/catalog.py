@@ -1,12 +1,12 @@
 """What is served, for people and programs: the models' entries, and how a request becomes drawings."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from dreambooth_server.artifacts import Artifact
-from dreambooth_server.drawing import Drawing
+from dreambooth_server.drawing import Drawing, Sampler
 from dreambooth_server.engine import Engine
 from dreambooth_server.errors import ApiError
 from dreambooth_server.prompts import Naming, for_base, for_subject
@@ -14,6 +14,17 @@ from dreambooth_server.protocol import ImageRequest, ModelEntry, SubjectCard, pa
 from dreambooth_server.settings import BASE_MODEL
 
 _SCENES = ("in the snow", "on the beach", "at night", "on grass", "on a red background")
+_SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which model a request is for."""
+
+    model: str
+    """The engine's name of it."""
+    artifact: Artifact
+    """Whose names and defaults hold: the subject's; for the base, that of a subject that completes it."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +46,19 @@ def find_model(artifacts: Mapping[str, Artifact], model: str | None) -> str:
         return next(iter(artifacts))
     if model == BASE_MODEL or model in artifacts:
         return model
-    known = ", ".join([*artifacts, BASE_MODEL])
-    raise ApiError(404, f"The model does not exist here; there are: {known}.", "model_not_found", "model")
+    raise unknown_model([*artifacts, BASE_MODEL])
 
 
-def plan(request: ImageRequest, model: str, engine: Engine) -> Plan:
+def unknown_model(known: Iterable[str]) -> ApiError:
+    """Nothing of the name is here."""
+    names = list(known)
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    return ApiError(404, f"The model does not exist here; there are: {shown}.", "model_not_found", "model")
+
+
+def plan(request: ImageRequest, wanted: Wanted, engine: Engine) -> Plan:
     """The drawings that `request` means, and what of it is not done to the letter. Raises ApiError 400."""
-    artifact = _artifact(engine, model)
+    artifact, model = wanted.artifact, wanted.model
     fill = for_base if model == BASE_MODEL else for_subject
     prompt = fill(request.prompt, naming(artifact))
     negative = fill(request.negative_prompt or "", naming(artifact))
@@ -59,21 +76,20 @@ def plan(request: ImageRequest, model: str, engine: Engine) -> Plan:
             height=height,
             steps=request.steps or card.steps,
             guidance_scale=card.guidance_scale if request.guidance_scale is None else request.guidance_scale,
+            sampler=Sampler(request.scheduler or Sampler.DPM),
         )
         for index in range(request.n or 1)
     ]
-    return Plan(drawings, _warnings(prompt, negative, model, engine))
+    return Plan(drawings, _warnings(prompt, negative, wanted, engine))
 
 
 def entries(engine: Engine, base_digest: str) -> list[ModelEntry]:
     """What `GET /v1/models` lists: the subjects, the default one first, then the base."""
-    subjects = [_entry(engine, name, artifact.digest) for name, artifact in engine.artifacts.items()]
-    return [*subjects, _entry(engine, BASE_MODEL, base_digest)]
-
-
-def _artifact(engine: Engine, model: str) -> Artifact:
-    """The artifact whose names and defaults hold for `model`: for the base, the first subject's."""
-    return engine.artifacts.get(model) or next(iter(engine.artifacts.values()))
+    # A copy: a pool's grow while they are listed.
+    artifacts = list(engine.artifacts.values())
+    subjects = [_entry(engine, artifact, artifact.name, artifact.digest) for artifact in artifacts]
+    # What is said of the base is the first subject's word for it.
+    return [*subjects, *(_entry(engine, artifact, BASE_MODEL, base_digest) for artifact in artifacts[:1])]
 
 
 def _check_size(width: int, height: int, engine: Engine) -> None:
@@ -84,21 +100,21 @@ def _check_size(width: int, height: int, engine: Engine) -> None:
         raise ApiError(400, message, "invalid_value", "size")
 
 
-def _warnings(prompt: str, negative: str, model: str, engine: Engine) -> list[str]:
+def _warnings(prompt: str, negative: str, wanted: Wanted, engine: Engine) -> list[str]:
     limit = engine.abilities.prompt_tokens
     found = [
         f"The {what} has {count} tokens; the model reads the first {limit}."
         for what, text in (("prompt", prompt), ("negative prompt", negative))
         if (count := engine.count_tokens(text)) > limit
     ]
-    if model != BASE_MODEL and engine.artifacts[model].card.identifier.lower() not in prompt.lower():
-        found.append(f"The prompt does not name the subject: write {model} where it belongs.")
+    artifact = wanted.artifact
+    if wanted.model != BASE_MODEL and artifact.card.identifier.lower() not in prompt.lower():
+        found.append(f"The prompt does not name the subject: write {artifact.name} where it belongs.")
     return found
 
 
-def _entry(engine: Engine, model: str, digest: str) -> ModelEntry:
-    artifact, is_base = _artifact(engine, model), model == BASE_MODEL
-    card = artifact.card
+def _entry(engine: Engine, artifact: Artifact, model: str, digest: str) -> ModelEntry:
+    card, is_base = artifact.card, model == BASE_MODEL
     called = card.class_name if is_base else model
     return ModelEntry(
         id=model,

@@ -1,6 +1,7 @@
 """What the engine is asked for: one picture, completely described; and how it may end without one."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 class Refused(Exception):
@@ -11,12 +12,22 @@ class Cancelled(Exception):
     """Nobody waits for the pictures any more."""
 
 
+class Sampler(StrEnum):
+    """Ways from noise to a picture, by the names that people know them by."""
+
+    DPM = "dpm++"
+    DDIM = "ddim"
+    EULER = "euler"
+    EULER_A = "euler_a"
+    UNIPC = "unipc"
+
+
 @dataclass(frozen=True)
 class Drawing:
-    """One picture. Two equal drawings give the same picture."""
+    """One picture. Two equal drawings give the same picture, whatever is drawn beside them."""
 
     model: str
-    """A subject's name, or `base`."""
+    """The engine's name of a subject, or `base`."""
     prompt: str
     """Words as the text encoder gets them: the subject's identifier is filled in."""
     negative_prompt: str
@@ -29,6 +40,7 @@ class Drawing:
     steps: int
     guidance_scale: float
     """Classifier-free guidance (Ho & Salimans, arXiv 2207.12598); at most 1: none, and half the work."""
+    sampler: Sampler = Sampler.DPM
 
     @property
     def guided(self) -> bool:
@@ -36,6 +48,16 @@ class Drawing:
         return self.guidance_scale > 1
 
     @property
-    def shape(self) -> tuple[str, int, int, int, bool]:
-        """Drawings of one shape can share a batch."""
-        return self.model, self.width, self.height, self.steps, self.guided
+    def rows(self) -> int:
+        """Rows of a U-Net's batch that it takes."""
+        return 2 if self.guided else 1
+
+    @property
+    def step_cost(self) -> int:
+        """Work of one step, in pixels that go through the U-Net."""
+        return self.rows * self.width * self.height
+
+    @property
+    def cost(self) -> int:
+        """Work of all steps, in the same unit."""
+        return self.steps * self.step_cost

@@ -1,8 +1,8 @@
 """The seam between what waits and what draws: the queue knows `Engine`, and an engine knows nothing of HTTP."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -23,18 +23,54 @@ class Abilities:
     device: str
 
 
+class Running(Protocol):
+    """A picture on its way."""
+
+    drawing: Drawing
+    done: int
+    """Steps."""
+    fault: Exception | None
+    """Why it goes no further."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether only decoding is left."""
+
+
 class Engine(Protocol):
-    """Draws. Used by one thread at a time."""
+    """Draws, step by step. Used by one thread at a time, but for what a docstring says."""
 
     @property
     def abilities(self) -> Abilities: ...
 
     @property
     def artifacts(self) -> Mapping[str, Artifact]:
-        """The subjects by name; the first is the default."""
+        """The subjects by the engine's name for them; the first is the default."""
 
     def count_tokens(self, prompt: str) -> int:
         """Tokens of `prompt`. May be called from any thread."""
 
-    def draw(self, drawings: Sequence[Drawing], stop: Callable[[], bool] = ...) -> list[Image.Image]:
-        """The pictures in the order of `drawings`, of any models and shapes. Raises Refused, Cancelled."""
+    def joins(self, drawing: Drawing, running: Sequence[Any]) -> bool:
+        """Whether `drawing` can begin now, beside those that run."""
+
+    def begin(self, drawing: Drawing) -> Running:
+        """Noise, words, and the subject's weights on the device. Raises Refused."""
+
+    def step(self, running: Sequence[Any]) -> None:
+        """One step of each; one that cannot go on gets a fault."""
+
+    def finish(self, run: Any) -> Image.Image:
+        """The picture of one that has no step left. Raises Refused."""
+
+    def end(self, run: Any) -> None:
+        """Every run's last word, whether it was finished or not: what it held is free."""
+
+
+class PoolEngine(Engine, Protocol):
+    """An engine whose subjects come and go."""
+
+    def add(self, key: str, artifact: Artifact) -> None:
+        """Know a subject as `key`, its weights in memory at least. From any thread. Raises LoadFault."""
+
+    def at_hand(self, key: str) -> bool:
+        """Whether the subject can be drawn without reading anything. From any thread."""

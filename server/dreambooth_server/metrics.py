@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 UNKNOWN = "unknown"
+SHARED = "shared"
+"""All subjects of a pool: there may be thousands; the gateway counts each by itself."""
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120)
+_STEPS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,11 @@ class Metrics:
     images: Counter
     in_flight: Gauge
     loaded: Gauge
+    batch_size: Histogram
+    step_seconds: Histogram
+    swap_seconds: Histogram
+    adapters: Gauge
+    device_memory: Gauge
 
 
 def make_metrics() -> Metrics:
@@ -43,5 +51,22 @@ def make_metrics() -> Metrics:
         ),
         loaded=Gauge(
             "dreambooth_model_loaded", "1 for each model that is loaded.", ["model", "digest"], registry=registry
+        ),
+        batch_size=Histogram(
+            "dreambooth_batch_size", "Pictures that shared a step.", buckets=(1, 2, 3, 4, 6, 8, 12, 16, 32, 64),
+            registry=registry,
+        ),
+        step_seconds=Histogram(
+            "dreambooth_step_duration_seconds", "One step of a batch, seconds.", buckets=_STEPS, registry=registry
+        ),
+        swap_seconds=Histogram(
+            "dreambooth_swap_duration_seconds",
+            "Until an adapter was in a slot (from memory or disk), or in memory (from the store), seconds.", ["tier"],
+            buckets=_STEPS, registry=registry,
+        ),
+        adapters=Gauge("dreambooth_adapters", "Subjects by where they are kept.", ["tier"], registry=registry),
+        device_memory=Gauge(
+            "dreambooth_device_memory_bytes", "The GPU's memory in use by this process; without a GPU, the process's.",
+            registry=registry,
         ),
     )  # fmt: skip

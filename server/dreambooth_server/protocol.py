@@ -68,8 +68,15 @@ class ImageRequest(BaseModel):
         None, description="How strictly the prompt is followed; at most 1: not guided. Absent: what suits the subject."
     )
     output_format: Literal["png"] | None = Field(None, description="Only `png` is offered.")
-    stream: Literal[False] | None = Field(None, description="Streaming is not offered.")
-    partial_images: Literal[0] | None = Field(None, description="Streaming is not offered.")
+    scheduler: Literal["dpm++", "ddim", "euler", "euler_a", "unipc"] | None = Field(
+        None, description="The sampler, by name. Absent: `dpm++`."
+    )
+    stream: bool | None = Field(
+        None,
+        description="Answer with server-sent events: `image_generation.progress` after each step, then "
+        "`image_generation.completed` with the whole answer, or `error`.",
+    )
+    partial_images: Literal[0] | None = Field(None, description="Unfinished pictures are not offered.")
     background: Literal["auto", "opaque"] | None = Field(None, description="Transparency is not offered.")
     user: str | None = Field(None, description="Ignored.")
     quality: str | None = Field(None, description="Ignored: set `steps`.")
@@ -97,6 +104,14 @@ class ImagesAnswer(BaseModel):
     steps: int
     guidance_scale: float
     warnings: list[str] = Field([], description="What was understood otherwise than it may have been meant.")
+
+
+class Progress(BaseModel):
+    """The data of an `image_generation.progress` event."""
+
+    type: Literal["image_generation.progress"] = "image_generation.progress"
+    step: int = Field(description="Steps that are done.")
+    steps: int = Field(description="Steps that there are.")
 
 
 class SubjectCard(BaseModel):

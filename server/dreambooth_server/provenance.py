@@ -16,11 +16,12 @@ PREFIX = "dreambooth:"
 def to_png(picture: Image.Image, drawing: Drawing, artifact: Artifact) -> bytes:
     """`picture` as a PNG whose text chunks state its origin. `artifact` is the subject's, or any of the same base."""
     known = {
-        "subject": drawing.model,
+        "subject": BASE_MODEL if drawing.model == BASE_MODEL else artifact.name,
         "artifact": "" if drawing.model == BASE_MODEL else artifact.digest,
         "base": artifact.card.base.digest,
         "seed": str(drawing.seed),
         "steps": str(drawing.steps),
+        "scheduler": drawing.sampler,
         "guidance_scale": str(drawing.guidance_scale),
         "prompt_sha256": hashlib.sha256(drawing.prompt.encode()).hexdigest(),
     }

@@ -1,18 +1,34 @@
-"""The denoising loop: from words and seeds to pixels, guidance in one forward pass.
+"""From words and seeds to pixels, step by step: pictures that are at different steps share a forward pass.
 
-DPM-Solver++(2M) (Lu et al., arXiv 2211.01095) with the base's own noise schedule and prediction type. The noise of each
-picture comes from a generator of its own on the CPU, so a seed means the same noise on every device and in every batch.
+DPM-Solver++(2M) (Lu et al., arXiv 2211.01095) by default, with the base's own noise schedule and prediction type. The
+noise of each picture comes from a generator of its own on the CPU, so a seed means the same noise on every device and
+in every batch. Only the U-Net sees a batch: words are encoded, and pixels decoded, picture by picture.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
 from PIL import Image
 
-from dreambooth_server.drawing import Cancelled, Drawing, Refused
+from dreambooth_server.drawing import Drawing, Refused, Sampler
+
+_SCHEDULERS: dict[Sampler, Any] = {
+    Sampler.DPM: DPMSolverMultistepScheduler,
+    Sampler.DDIM: DDIMScheduler,
+    Sampler.EULER: EulerDiscreteScheduler,
+    Sampler.EULER_A: EulerAncestralDiscreteScheduler,
+    Sampler.UNIPC: UniPCMultistepScheduler,
+}
 
 
 class Words(NamedTuple):
@@ -61,54 +77,111 @@ class Parts:
     def device(self) -> torch.device:
         return self.unet.device
 
+    @property
+    def encoders(self) -> list[tuple[Any, Any]]:
+        """Tokenizers with their text encoders."""
+        first = [(self.tokenizer, self.text_encoder)]
+        return first if self.text_encoder_2 is None else [*first, (self.tokenizer_2, self.text_encoder_2)]
+
+
+@dataclass
+class Run:
+    """A picture on its way."""
+
+    drawing: Drawing
+    parts: Parts
+    words: Words
+    """Its rows of the batch: the negative prompt first, where it takes part."""
+    added: dict[str, torch.Tensor] | None
+    """What SDXL takes beside words, as many rows."""
+    scheduler: Any
+    latents: torch.Tensor
+    """(1, C, h, w), float32."""
+    slot: int = 0
+    """Where the subject's adapter is; 0: none is switched on."""
+    done: int = 0
+    """Steps."""
+    fault: Exception | None = None
+    """Why it goes no further."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What its scheduler's step takes."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether only decoding is left."""
+        return self.done >= len(self.scheduler.timesteps)
+
 
 @torch.inference_mode()
-def sample(parts: Parts, drawings: Sequence[Drawing], stop: Callable[[], bool] = lambda: False) -> list[Image.Image]:
-    """Draw `drawings`, which all have one `shape`; `stop` is asked before each step.
+def begin(parts: Parts, drawing: Drawing, slot: int = 0) -> Run:
+    """Noise and words of `drawing`; the adapter in `slot` is switched on already."""
+    words = encode(parts, [drawing.prompt])
+    if drawing.guided:
+        words = words.after(_negative(parts, drawing))
+    added = None if words.pooled is None else _added(words.pooled, drawing)
+    scheduler = _SCHEDULERS[drawing.sampler].from_config(parts.scheduler_config)
+    # Its timesteps stay on the CPU: reading them on a device would wait for the device at each step.
+    scheduler.set_timesteps(drawing.steps)
+    generator = torch.Generator("cpu").manual_seed(drawing.seed)
+    latents = _noise(parts, drawing, generator) * scheduler.init_noise_sigma
+    takes = inspect.signature(scheduler.step).parameters
+    extra: dict[str, Any] = {"generator": generator} if "generator" in takes else {}
+    return Run(drawing, parts, words, added, scheduler, latents, slot, extra=extra)
 
-    Raises Cancelled when `stop` says so, Refused when a picture has no meaning.
+
+@torch.inference_mode()
+def advance(runs: Sequence[Run], rows: int | None = None) -> None:
+    """One step of `runs`, which share a U-Net and a size, in one forward pass.
+
+    The batch is filled up to `rows`, if given, with copies of its first row. A run whose own step fails gets a fault.
     """
-    first = drawings[0]
-    words = encode(parts, [d.prompt for d in drawings])
-    if first.guided:
-        words = words.after(_negative(parts, drawings))
-    added = None if words.pooled is None else _added(words.pooled, first)
-    scales = torch.tensor([d.guidance_scale for d in drawings], device=parts.device).view(-1, 1, 1, 1)
-    scheduler = DPMSolverMultistepScheduler.from_config(parts.scheduler_config)
-    scheduler.set_timesteps(first.steps, device=parts.device)
-    latents = initial_noise(parts, drawings) * scheduler.init_noise_sigma
-    for timestep in scheduler.timesteps:
-        if stop():
-            raise Cancelled
-        prediction = predict(
-            parts.unet, scheduler.scale_model_input(latents, timestep), timestep, words.states, scales, added
-        )
-        latents = scheduler.step(prediction, timestep, latents).prev_sample
-    return decode(parts.vae, latents)
+    unet = runs[0].parts.unet
+    inputs, times = [], []
+    for run in runs:
+        timestep = run.scheduler.timesteps[run.done]
+        inputs += [run.scheduler.scale_model_input(run.latents, timestep)] * run.drawing.rows
+        times += [timestep] * run.drawing.rows
+    latents, timesteps = torch.cat(inputs), torch.stack(times).to(inputs[0].device)
+    words = torch.cat([run.words.states for run in runs])
+    added = _joined([run.added for run in runs])
+    blank = (rows or len(latents)) - len(latents)
+    if blank > 0:
+        latents, timesteps, words = (_filled(each, blank) for each in (latents, timesteps, words))
+        added = added and {name: _filled(each, blank) for name, each in added.items()}
+    predicted = unet(latents.to(unet.dtype), timesteps, encoder_hidden_states=words, added_cond_kwargs=added).sample
+    begun = 0
+    for run in runs:
+        own = predicted[begun : begun + run.drawing.rows].float()
+        begun += run.drawing.rows
+        try:
+            _follow(run, own)
+        except Exception as e:  # A picture's edge: the others of the batch go on.
+            run.fault = e
 
 
-def predict(
-    unet: Any,
-    latents: torch.Tensor,
-    timestep: torch.Tensor,
-    words: torch.Tensor,
-    scales: torch.Tensor,
-    added: dict[str, torch.Tensor] | None = None,
-) -> torch.Tensor:
-    """The guided prediction for latents (B, C, h, w) in float32.
+def _follow(run: Run, predicted: torch.Tensor) -> None:
+    """The scheduler's step along the prediction: (1 or 2, C, h, w), float32."""
+    if run.drawing.guided:
+        without, with_words = predicted.chunk(2)
+        predicted = without + run.drawing.guidance_scale * (with_words - without)
+    timestep = run.scheduler.timesteps[run.done]
+    run.latents = run.scheduler.step(predicted, timestep, run.latents, **run.extra).prev_sample
+    run.done += 1
 
-    `words` (2B, tokens, width) holds the negative prompts first, then the prompts: both go through the U-Net in one
-    batch. With only B rows there is no guidance. `added` is what SDXL takes beside words, as many rows.
-    """
-    guided = len(words) == 2 * len(latents)
-    batch = torch.cat([latents, latents]) if guided else latents
-    prediction = unet(
-        batch.to(unet.dtype), timestep, encoder_hidden_states=words, added_cond_kwargs=added
-    ).sample.float()
-    if not guided:
-        return prediction
-    without, with_words = prediction.chunk(2)
-    return without + scales * (with_words - without)
+
+@torch.inference_mode()
+def finish(run: Run) -> Image.Image:
+    """The picture. Raises Refused when it has no meaning."""
+    return decode(run.parts.vae, run.latents)[0]
+
+
+def _filled(tensor: torch.Tensor, count: int) -> torch.Tensor:
+    return torch.cat([tensor, tensor[:1].expand(count, *tensor.shape[1:])])
+
+
+def _joined(each: Sequence[dict[str, torch.Tensor] | None]) -> dict[str, torch.Tensor] | None:
+    found = [one for one in each if one is not None]
+    return {name: torch.cat([one[name] for one in found]) for name in found[0]} if found else None
 
 
 def encode(parts: Parts, prompts: Sequence[str]) -> Words:
@@ -131,32 +204,24 @@ def _ids(tokenizer: Any, prompts: Sequence[str]) -> torch.Tensor:
     ).input_ids
 
 
-def _negative(parts: Parts, drawings: Sequence[Drawing]) -> Words:
-    """The negative prompts' words; where SDXL was trained so, an empty one is all zeros."""
-    words = encode(parts, [d.negative_prompt for d in drawings])
-    if words.pooled is None or not parts.blank_negative:
+def _negative(parts: Parts, drawing: Drawing) -> Words:
+    """The negative prompt's words; where SDXL was trained so, an empty one is all zeros."""
+    words = encode(parts, [drawing.negative_prompt])
+    if words.pooled is None or not parts.blank_negative or drawing.negative_prompt:
         return words
-    said = torch.tensor([bool(d.negative_prompt) for d in drawings], device=words.states.device)
-    return Words(words.states * said.view(-1, 1, 1), words.pooled * said.view(-1, 1))
+    return Words(torch.zeros_like(words.states), torch.zeros_like(words.pooled))
 
 
-def _added(pooled: torch.Tensor, first: Drawing) -> dict[str, torch.Tensor]:
+def _added(pooled: torch.Tensor, drawing: Drawing) -> dict[str, torch.Tensor]:
     """SDXL's micro-conditioning: a picture of the size that is asked for, not cut (arXiv 2307.01952, section 2.2)."""
-    sizes = [first.height, first.width, 0, 0, first.height, first.width]
+    sizes = [drawing.height, drawing.width, 0, 0, drawing.height, drawing.width]
     return {"text_embeds": pooled, "time_ids": torch.tensor([sizes] * len(pooled)).to(pooled)}
 
 
-def initial_noise(parts: Parts, drawings: Sequence[Drawing]) -> torch.Tensor:
-    """Gaussian noise (B, C, h, w), float32: picture by picture from its own seed."""
-    channels = parts.unet.config.in_channels
-    noise = [
-        torch.randn(
-            (channels, d.height // parts.scale, d.width // parts.scale),
-            generator=torch.Generator("cpu").manual_seed(d.seed),
-        )
-        for d in drawings
-    ]
-    return torch.stack(noise).to(parts.device)
+def _noise(parts: Parts, drawing: Drawing, generator: torch.Generator) -> torch.Tensor:
+    """Gaussian noise (1, C, h, w), float32."""
+    shape = (1, parts.unet.config.in_channels, drawing.height // parts.scale, drawing.width // parts.scale)
+    return torch.randn(shape, generator=generator).to(parts.device)
 
 
 def decode(vae: Any, latents: torch.Tensor) -> list[Image.Image]:

@@ -6,17 +6,21 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from dreambooth_api.reasons import Reason
 from dreambooth_server.artifacts import Artifact, fetch_artifact
-from dreambooth_server.bases import fetch_base
+from dreambooth_server.bases import fetch_base, open_base
 from dreambooth_server.drawing import Drawing, Refused
 from dreambooth_server.engine import Engine
 from dreambooth_server.errors import ApiError
 from dreambooth_server.faults import LoadFault
+from dreambooth_server.library import Library
 from dreambooth_server.metrics import Metrics, make_metrics
 from dreambooth_server.queue import Line
 from dreambooth_server.settings import BASE_MODEL, Settings
+from dreambooth_server.subjects import Fixed, Subjects
 
 log = logging.getLogger(__name__)
 _RETRY_LOADING = "5"
@@ -37,28 +41,38 @@ class Service:
         self.settings = settings
         self.state = State.LOADING
         self.metrics: Metrics = make_metrics()
+        self.library: Library | None = None
+        self.base_digest = ""
+        """`sha256:<hex>` of the loaded base."""
         self._engine: Engine | None = None
         self._line: Line | None = None
+        self._subjects: Subjects | None = None
 
     def load(self) -> None:
         """Fetch, verify and load everything, draw once to warm up, then be ready. Raises LoadFault."""
         started = time.monotonic()
-        artifacts = _fetch(self.settings)
-        first = next(iter(artifacts.values()))
+        settings = self.settings
         # torch and diffusers take seconds to import: they do while the base is fetched and verified.
         with ThreadPoolExecutor(1) as importer:
             studio = importer.submit(import_module, "dreambooth_server.studio")
-            base = fetch_base(first.card.base, self.settings.base, self.settings.places)
-        engine = studio.result().open_studio(base, artifacts)
+            artifacts = _fetch(settings)
+            base, self.base_digest = _base(settings, artifacts)
+        engine = studio.result().open_studio(
+            base, artifacts, power=settings.power, room=settings.room, metrics=self.metrics
+        )
         _warm_up(engine)
+        engine.warm_up()
+        if settings.room is not None:
+            self.library = Library(engine, self.base_digest, settings.places, self.metrics)
         self.open(engine)
         seconds, device = time.monotonic() - started, engine.abilities.device
-        log.info("ready after %.1f s on %s: %s", seconds, device, ", ".join(artifacts))
+        log.info("ready after %.1f s on %s: %s", seconds, device, ", ".join(artifacts) or "a pool")
 
     def open(self, engine: Engine) -> None:
         """Serve with `engine` from now on."""
         self._engine = engine
-        self._line = Line(engine, self.settings.waiting, self.metrics.queue_seconds.observe)
+        self._subjects = self.library or Fixed(engine)
+        self._line = Line(engine, self.settings.waiting, self.metrics.queue_seconds.observe, self.settings.patience)
         for name, artifact in engine.artifacts.items():
             self.metrics.loaded.labels(name, artifact.digest).set(1)
         self.metrics.loaded.labels(BASE_MODEL, self.base_digest).set(1)
@@ -66,9 +80,11 @@ class Service:
             self.state = State.READY
 
     @property
-    def base_digest(self) -> str:
-        """`sha256:<hex>` of the loaded base."""
-        return next(iter(self.engine.artifacts.values())).card.base.digest
+    def subjects(self) -> Subjects:
+        """Finds what a request is for. Raises ApiError 503 while it is loading."""
+        if self._subjects is None:
+            raise _not_yet()
+        return self._subjects
 
     @property
     def engine(self) -> Engine:
@@ -92,6 +108,8 @@ class Service:
         """Finish what waits; nothing may be submitted any more."""
         if self._line is not None:
             self._line.close()
+        if self.library is not None:
+            self.library.close()
 
 
 def _not_yet() -> ApiError:
@@ -113,11 +131,21 @@ def _fetch(settings: Settings) -> Mapping[str, Artifact]:
     return found
 
 
-def _warm_up(engine: Engine) -> None:
+def _base(settings: Settings, artifacts: Mapping[str, Artifact]) -> tuple[Path, str]:
+    """The base's folder and digest: that of the subjects, or a pool's own. Raises LoadFault."""
+    for artifact in artifacts.values():
+        return fetch_base(artifact.card.base, settings.base, settings.places), artifact.card.base.digest
+    if settings.base is None:
+        raise LoadFault(Reason.BASE_MODEL_NOT_FOUND, "a pool has no subject that knows its base: say it with --base")
+    return open_base(settings.base, settings.revision, settings.places)
+
+
+def _warm_up(engine: Any) -> None:
     """One picture of each model, so that the first request finds everything in place. Raises LoadFault."""
     side = engine.abilities.resolution
-    prompts = {name: artifact.card.prompt for name, artifact in engine.artifacts.items()}
+    prompts = {name: artifact.card.prompt for name, artifact in engine.artifacts.items()} or {BASE_MODEL: "a photo"}
     try:
-        engine.draw([Drawing(name, prompt, "", 0, side, side, 2, 7.5) for name, prompt in prompts.items()])
+        for name, prompt in prompts.items():
+            engine.draw([Drawing(name, prompt, "", 0, side, side, 2, 7.5)])
     except Refused as e:
         raise LoadFault(Reason.ARTIFACT_INVALID, f"the first picture failed: {e}") from e

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from dreambooth_api.names import ENV_STORE_DIR, ENV_WORK_DIR, SERVER_PORT, STORE_DIR
@@ -37,22 +38,61 @@ class Places:
         return (self.work or Path.home() / ".cache" / "dreambooth") / "serving"
 
 
+class Precision(StrEnum):
+    """Number format of the weights; `auto`: half precision on a GPU, else fp32."""
+
+    AUTO = "auto"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    FP32 = "fp32"
+
+
+@dataclass(frozen=True)
+class Room:
+    """How much of its subjects a pool keeps at hand."""
+
+    on_device: int
+    """Adapters in the device's slots."""
+    in_memory: int
+    """Adapters in the host's memory."""
+    max_rank: int
+    """The highest rank: memory is set aside for it."""
+
+
+@dataclass(frozen=True)
+class Power:
+    """How the networks are run."""
+
+    batch: int = 8
+    """Guided pictures that may share a forward pass, where that pays; 1: none do."""
+    compile: bool = False
+    """Compile the U-Net before the server is ready."""
+    precision: Precision = Precision.AUTO
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything one server process is told."""
 
-    subjects: tuple[SubjectSource, ...]
-    """The first is the default."""
+    subjects: tuple[SubjectSource, ...] = ()
+    """The first is the default. None: a pool, whose subjects come with the requests; then `base` is needed."""
     base: str | None = None
     """Where the base is now; None: where the card says. Its digest must be the card's in either case."""
+    revision: str | None = None
+    """Of a pool's base, when it comes from the hub."""
+    room: Room | None = None
+    """A pool's; None: room for exactly the subjects."""
+    power: Power = field(default_factory=Power)
     host: str = "0.0.0.0"
     port: int = SERVER_PORT
     drain_seconds: float = 0.0
     """After SIGTERM: how long requests are still accepted while this pod is taken out of the Service, seconds."""
     grace_seconds: float = 60.0
     """How long requests in flight may take to finish after that, seconds."""
-    waiting: int = 16
+    waiting: int = 256
     """Requests that may wait; one more is answered with 429."""
+    patience: float = 30.0
+    """The longest wait that a request is taken on for, seconds, as far as can be told."""
     places: Places = field(default_factory=Places)
 
 

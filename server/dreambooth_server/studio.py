@@ -1,179 +1,260 @@
-"""The engine of one machine: a base and its subjects in memory, one pipeline, adapters switched between requests."""
+"""The engine of one machine: a base and its subjects in memory; each picture of a batch has its own adapter."""
 
 import copy
-import json
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import diffusers
 import torch
-import transformers
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline, UNet2DConditionModel
 from PIL import Image
 
 from dreambooth_api.job import MethodType
 from dreambooth_api.reasons import Reason
-from dreambooth_server.artifacts import LORA_WEIGHTS, UNET_FOLDER, Artifact
-from dreambooth_server.drawing import Drawing, Refused
+from dreambooth_server import sampler
+from dreambooth_server.artifacts import Artifact, rank_of
+from dreambooth_server.batching import ALONE, Sizes, measure
+from dreambooth_server.drawing import Cancelled, Drawing, Refused
 from dreambooth_server.engine import Abilities
 from dreambooth_server.faults import LoadFault
-from dreambooth_server.sampler import Parts, sample
-from dreambooth_server.settings import BASE_MODEL
-from dreambooth_server.token import add_token
+from dreambooth_server.loading import Placement, best_placement, first_line, full_parts, load_pipeline, parts_of
+from dreambooth_server.metrics import Metrics, make_metrics
+from dreambooth_server.rehearsal import Rehearsal
+from dreambooth_server.sampler import Parts, Run
+from dreambooth_server.settings import BASE_MODEL, Power, Room
+from dreambooth_server.shelf import NoRoom, Shelf, Tier
+from dreambooth_server.slots import BASE_SLOT, Slots
+from dreambooth_server.token import SlotTokens, add_token
+from dreambooth_server.weights import Adapter, read_adapter
 
-
-@dataclass(frozen=True)
-class Variant:
-    """What one model draws with."""
-
-    parts: Parts
-    adapter: str | None
-    """The LoRA adapter to switch on; None: all off."""
-
-
-class Placement(NamedTuple):
-    """Where weights live, and in what precision."""
-
-    device: str
-    dtype: torch.dtype
+_NO_MEMORY = "the device has too little memory for this: ask for fewer or smaller pictures"
 
 
 class Studio:
     """Implements `engine.Engine`. Not thread-safe but for what its docstrings say."""
 
-    def __init__(self, pipeline: Any, artifacts: Mapping[str, Artifact]) -> None:
-        """`pipeline`: the plain base, of diffusers. Raises LoadFault when weights do not fit it."""
-        self.artifacts = artifacts
-        self._pipeline = pipeline
-        self._variants: dict[str, Variant] = {}
-        base = _parts(pipeline)
-        for index, artifact in enumerate(artifacts.values()):
-            self._variants[artifact.name] = self._load(base, artifact, f"subject_{index}")
-        self._variants[BASE_MODEL] = Variant(base, None)
-        self._adapted = any(v.adapter for v in self._variants.values())
+    def __init__(self, pipeline: Any, room: Room, power: Power, metrics: Metrics) -> None:
+        """`pipeline`: the plain base, of diffusers."""
+        self.artifacts: dict[str, Artifact] = {}
+        self._pipeline, self._room, self._power, self._metrics = pipeline, room, power, metrics
+        self._base = parts_of(pipeline)
+        self._networks = {"unet": self._base.unet, "text_encoder": self._base.text_encoder}
+        if self._base.text_encoder_2 is not None:
+            self._networks["text_encoder_2"] = self._base.text_encoder_2
+        self._slots = Slots(self._networks, room.on_device, room.max_rank)
+        self._tokens = SlotTokens(self._base, room.on_device)
+        self._shelf = Shelf(room.on_device, room.in_memory, self._put)
+        self._full: dict[str, Parts] = {}
+        self._sizes: dict[tuple[int, int], Sizes] = {}
         # A copy for counting: the setting of padding and truncation by another thread would reach the drawing.
-        self._counter = copy.deepcopy(base.tokenizer)
-        tokenizer = base.tokenizer
+        self._counter = copy.deepcopy(self._base.tokenizer)
+        tokenizer, base = self._base.tokenizer, self._base
         self.abilities = Abilities(
             resolution=base.unet.config.sample_size * base.scale,
             multiple=max(8, base.scale),
             prompt_tokens=tokenizer.model_max_length - tokenizer.num_special_tokens_to_add(),
             device=base.device.type,
         )
+        for tier in (Tier.DEVICE, Tier.MEMORY):
+            metrics.adapters.labels(tier).set_function(partial(self._shelf.count, tier))
+
+    def add(self, key: str, artifact: Artifact) -> None:
+        """Know a subject as `key`, its weights in memory at least. LoRA: from any thread. Raises LoadFault."""
+        try:
+            if artifact.card.method is MethodType.LORA:
+                self._shelf.keep(key, lambda: self._read(artifact))
+            else:
+                parts = full_parts(self._base, artifact.folder, self._pipeline)
+                self._full[key] = add_token(parts, artifact, f"<{key}>") if artifact.card.learned_token else parts
+        except (RuntimeError, ValueError, KeyError, OSError) as e:
+            message = f"{artifact.name}: its weights do not fit the base: {first_line(e)}"
+            raise LoadFault(Reason.ARTIFACT_INVALID, message) from e
+        self.artifacts[key] = artifact
+
+    def at_hand(self, key: str) -> bool:
+        """Whether the subject can be drawn without reading anything. From any thread."""
+        return key in self._full or (key in self.artifacts and self._shelf.has(key))
 
     def count_tokens(self, prompt: str) -> int:
         """Tokens of `prompt`. May be called from any thread."""
         return len(self._counter(prompt, add_special_tokens=False, truncation=False, verbose=False).input_ids)
 
-    def draw(self, drawings: Sequence[Drawing], stop: Callable[[], bool] = lambda: False) -> list[Image.Image]:
-        """The pictures in the order of `drawings`: those of one shape in one batch. Raises Refused, Cancelled."""
-        pictures: dict[int, Image.Image] = {}
-        for shape in dict.fromkeys(d.shape for d in drawings):
-            places = [i for i, d in enumerate(drawings) if d.shape == shape]
-            parts = self._switch(drawings[places[0]].model)
-            try:
-                drawn = sample(parts, [drawings[i] for i in places], stop)
-            except torch.OutOfMemoryError as e:
-                torch.cuda.empty_cache()
-                raise Refused("the device has too little memory for this: ask for fewer or smaller pictures") from e
-            pictures.update(zip(places, drawn, strict=True))
-        return [pictures[i] for i in range(len(drawings))]
+    def joins(self, drawing: Drawing, running: Sequence[Run]) -> bool:
+        """Whether `drawing` can begin now: of the same U-Net and size as those that run, and a slot is free."""
+        if not running:
+            return True
+        first = running[0].drawing
+        alike = (drawing.width, drawing.height) == (first.width, first.height)
+        if not alike or self._unet(drawing.model) is not running[0].parts.unet:
+            return False
+        sizes = self._sizes_of(drawing)
+        rows = sum(run.drawing.rows for run in running) + drawing.rows
+        return rows <= sizes.most and len(sizes.rows) > 1 and (not self._adapted(drawing) or self._free(drawing))
 
-    def _switch(self, model: str) -> Parts:
-        """The parts of `model`, with its adapter on and all others off."""
-        variant = self._variants[model]
-        if variant.adapter is not None:
-            self._pipeline.enable_lora()
-            self._pipeline.set_adapters([variant.adapter])
-        elif self._adapted:
-            self._pipeline.disable_lora()
-        return variant.parts
-
-    def _load(self, base: Parts, artifact: Artifact, adapter: str) -> Variant:
+    def begin(self, drawing: Drawing) -> Run:
+        """Noise and words, and the subject's adapter in a slot. Raises Refused."""
+        slot = self._take(drawing.model) if self._adapted(drawing) else BASE_SLOT
         try:
-            if artifact.card.method is MethodType.LORA:
-                self._load_adapter(artifact.folder, adapter)
-                parts = base
+            with torch.inference_mode(), self._slots.chosen([slot]):
+                return sampler.begin(self._parts(drawing.model, slot), drawing, slot)
+        except Exception as e:
+            if slot != BASE_SLOT:
+                self._shelf.give(drawing.model)
+            raise _refusal(e) from e
+
+    def step(self, running: Sequence[Run]) -> None:
+        """One step of each, in one forward pass; when that fails, each by itself, so that only the cause fails."""
+        begun = time.perf_counter()
+        try:
+            self._advance(running, self._rows(running))
+        except Exception as e:  # A batch's edge.
+            if len(running) == 1:
+                running[0].fault = _refusal(e)
             else:
-                parts, adapter = _full(base, artifact.folder, self._pipeline), ""
-            if artifact.card.learned_token:
-                parts = add_token(parts, artifact, f"<{artifact.digest}>")
-            return Variant(parts, adapter or None)
-        except (RuntimeError, ValueError, KeyError, OSError) as e:
-            message = f"{artifact.name}: its weights do not fit the base: {_first_line(e)}"
-            raise LoadFault(Reason.ARTIFACT_INVALID, message) from e
+                for run in running:
+                    self.step([run])
+            return
+        self._metrics.batch_size.observe(len(running))
+        self._metrics.step_seconds.observe(time.perf_counter() - begun)
 
-    def _load_adapter(self, folder: Path, adapter: str) -> None:
-        self._pipeline.load_lora_weights(
-            str(folder), weight_name=LORA_WEIGHTS, adapter_name=adapter, local_files_only=True, use_safetensors=True
-        )
-        # diffusers only warns when no key of the file belongs to the model.
-        if not any(adapter in names for names in self._pipeline.get_list_adapters().values()):
-            raise ValueError(f"{LORA_WEIGHTS} holds no adapter of this model")
+    def finish(self, run: Run) -> Image.Image:
+        """The picture of one that has no step left. Raises Refused."""
+        try:
+            return sampler.finish(run)
+        except Exception as e:
+            raise _refusal(e) from e
+
+    def end(self, run: Run) -> None:
+        """What it held is free."""
+        if run.slot != BASE_SLOT:
+            self._shelf.give(run.drawing.model)
+
+    def draw(self, drawings: Sequence[Drawing], stop: Callable[[], bool] = lambda: False) -> list[Image.Image]:
+        """The pictures in the order of `drawings`, in batches where they can. Raises Refused, Cancelled."""
+        waiting = list(enumerate(drawings))
+        running: dict[int, Run] = {}
+        pictures: dict[int, Image.Image] = {}
+        try:
+            while waiting or running:
+                while waiting and self.joins(waiting[0][1], list(running.values())):
+                    place, drawing = waiting.pop(0)
+                    running[place] = self.begin(drawing)
+                if stop():
+                    raise Cancelled
+                self.step(list(running.values()))
+                for place, run in list(running.items()):
+                    if run.fault is not None:
+                        raise run.fault
+                    if run.finished:
+                        pictures[place] = self.finish(run)
+                        self.end(running.pop(place))
+        finally:
+            for run in running.values():
+                self.end(run)
+        return [pictures[place] for place in range(len(drawings))]
+
+    def warm_up(self) -> None:
+        """Measure what batches pay at the usual size, so that the first requests find everything in place."""
+        if self._power.compile:
+            self._base.unet.compile(dynamic=False)
+        side = self.abilities.resolution
+        with self._slots.disturbed():
+            self._sizes_of(Drawing(BASE_MODEL, "", "", 0, side, side, 1, 2.0))
+
+    def _rows(self, running: Sequence[Run]) -> int:
+        """The number of rows to compute them with."""
+        rows = sum(run.drawing.rows for run in running)
+        # A guided picture by itself is what all numbers are compared with: nothing need be measured for it.
+        return rows if rows == ALONE and len(running) == 1 else self._sizes_of(running[0].drawing).filled(rows)
+
+    def _advance(self, running: Sequence[Run], rows: int) -> None:
+        slots = [run.slot for run in running for _ in range(run.drawing.rows)]
+        slots += slots[:1] * (rows - len(slots))
+        with torch.inference_mode(), self._slots.chosen(slots):
+            sampler.advance(running, rows)
+
+    def _sizes_of(self, drawing: Drawing) -> Sizes:
+        """What batches of its size may be; measured when it is first needed."""
+        size = (drawing.width, drawing.height)
+        if size not in self._sizes:
+            most = 2 * self._power.batch
+            rehearsal = Rehearsal(self._base, size, self._slots, most)
+            powers = [2**n for n in range(most.bit_length()) if 2**n <= most] if self._power.compile else []
+            self._sizes[size] = measure(rehearsal.forward, most, powers) if most > 2 else Sizes()
+        return self._sizes[size]
+
+    def _adapted(self, drawing: Drawing) -> bool:
+        return drawing.model != BASE_MODEL and drawing.model not in self._full
+
+    def _free(self, drawing: Drawing) -> bool:
+        return self._shelf.free(drawing.model)
+
+    def _unet(self, model: str) -> Any:
+        return self._full.get(model, self._base).unet
+
+    def _parts(self, model: str, slot: int) -> Parts:
+        if slot == BASE_SLOT or not self.artifacts[model].card.learned_token:
+            return self._full.get(model, self._base)
+        return replace(self._base, spoken=self._tokens.speaker(self.artifacts[model].card.identifier, slot))
+
+    def _take(self, model: str) -> int:
+        begun = time.perf_counter()
+        try:
+            slot, tier = self._shelf.take(model, lambda: self._read(self.artifacts[model]))
+        except NoRoom:
+            raise
+        except Exception as e:
+            raise _refusal(e) from e
+        if tier is not Tier.DEVICE:
+            self._metrics.swap_seconds.labels(tier).observe(time.perf_counter() - begun)
+        return slot
+
+    def _read(self, artifact: Artifact) -> Adapter:
+        return read_adapter(artifact, self._pipeline, self._networks, self._room.max_rank)
+
+    def _put(self, slot: int, adapter: Adapter) -> None:
+        self._slots.put(slot, adapter)
+        self._tokens.put(slot, adapter.token)
 
 
-def open_studio(base: Path, artifacts: Mapping[str, Artifact], placement: Placement | None = None) -> Studio:
-    """Load the base in the folder `base` and the subjects on it; by default where it is fastest. Raises LoadFault."""
-    device, dtype = placement or best_placement()
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
+def _refusal(error: Exception) -> Exception:
+    """What a client is told of `error`; what nobody foresaw stays as it is, and is logged."""
+    if isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        return Refused(_NO_MEMORY)
+    return error
+
+
+def open_studio(
+    base: Path,
+    artifacts: Mapping[str, Artifact],
+    placement: Placement | None = None,
+    power: Power | None = None,
+    room: Room | None = None,
+    metrics: Metrics | None = None,
+) -> Studio:
+    """Load the base in the folder `base` and the subjects on it; by default where it is fastest. Raises LoadFault.
+
+    Without `room` there is a slot for each of the subjects, and no more.
+    """
+    power = power or Power()
+    pipeline = load_pipeline(base, placement or best_placement(power.precision))
     try:
-        pipeline = _pipeline(base, dtype)
-        pipeline.to(device)
+        studio = Studio(pipeline, room or _fitting(artifacts), power, metrics or make_metrics())
+        if room is not None:
+            studio._slots.reserve()
     except torch.OutOfMemoryError as e:
-        raise LoadFault(Reason.GPU_OUT_OF_MEMORY, f"{base} does not fit into the device's memory") from e
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as e:
-        raise LoadFault(Reason.BASE_MODEL_INVALID, f"{base} is not a Stable Diffusion: {_first_line(e)}") from e
-    return Studio(pipeline, artifacts)
+        message = "the adapters' slots do not fit into the device's memory: lower adapters.onDevice or adapters.maxRank"
+        raise LoadFault(Reason.GPU_OUT_OF_MEMORY, message) from e
+    for name, artifact in artifacts.items():
+        studio.add(name, artifact)
+    return studio
 
 
-def best_placement() -> Placement:
-    """A GPU in half precision when there is one, else the CPU in float32."""
-    if not torch.cuda.is_available():
-        return Placement("cpu", torch.float32)
-    return Placement("cuda", torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16)
-
-
-def _pipeline(base: Path, dtype: torch.dtype) -> Any:
-    """diffusers' pipeline of the base's family."""
-    where: dict[str, Any] = {"local_files_only": True, "use_safetensors": True, "dtype": dtype}
-    kind = json.loads((base / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
-    if kind == StableDiffusionXLPipeline.__name__:
-        return StableDiffusionXLPipeline.from_pretrained(str(base), add_watermarker=False, **where)
-    return StableDiffusionPipeline.from_pretrained(str(base), safety_checker=None, **where)
-
-
-def _parts(pipeline: Any) -> Parts:
-    # The VAE overflows in fp16 (diffusers' `force_upcast`), and its share of the time is small.
-    vae = pipeline.vae.float() if pipeline.vae.config.force_upcast else pipeline.vae
-    second = getattr(pipeline, "text_encoder_2", None)
-    return Parts(
-        pipeline.tokenizer,
-        pipeline.text_encoder.eval(),
-        pipeline.unet.eval(),
-        vae.eval(),
-        dict(pipeline.scheduler.config),
-        getattr(pipeline, "tokenizer_2", None),
-        second.eval() if second is not None else None,
-        bool(pipeline.config.get("force_zeros_for_empty_prompt", False)),
-    )
-
-
-def _full(base: Parts, folder: Path, pipeline: Any) -> Parts:
-    """The subject's own U-Net and, where they were trained, text encoders; the rest is the base's."""
-    where: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
-    unet: Any = UNet2DConditionModel.from_pretrained(str(folder / UNET_FOLDER), torch_dtype=base.unet.dtype, **where)
-    if unet.config.cross_attention_dim != base.unet.config.cross_attention_dim:
-        raise ValueError("the U-Net reads words of another width than the base's text encoder gives")
-    own = {"unet": unet}
-    for name in ("text_encoder", "text_encoder_2"):
-        if (folder / name).is_dir():
-            kind = type(getattr(pipeline, name))
-            own[name] = kind.from_pretrained(str(folder / name), dtype=base.unet.dtype, **where)
-    return replace(base, **{name: part.to(base.device).eval() for name, part in own.items()})
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0][:500] or type(error).__name__
+def _fitting(artifacts: Mapping[str, Artifact]) -> Room:
+    """Room for exactly these."""
+    adapted = [artifact for artifact in artifacts.values() if artifact.card.method is MethodType.LORA]
+    rank = max((rank_of(artifact) for artifact in adapted), default=1)
+    return Room(on_device=max(1, len(adapted)), in_memory=max(1, len(adapted)), max_rank=rank)

@@ -1,0 +1,70 @@
+"""A drawing told while it is made, as server-sent events (the WHATWG's HTML standard, section 9.2)."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable
+
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from dreambooth_server.errors import ApiError
+from dreambooth_server.protocol import ImagesAnswer, Progress
+
+COMPLETED = "image_generation.completed"
+# Without a word for so long, proxies take a connection for dead.
+_ALIVE_SECONDS = 10.0
+
+
+class Reporter:
+    """Carries progress from the drawing thread to the event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._news: asyncio.Queue[Progress] = asyncio.Queue()
+
+    def told(self, step: int, steps: int) -> None:
+        """From any thread."""
+        self._loop.call_soon_threadsafe(self._news.put_nowait, Progress(step=step, steps=steps))
+
+    async def next(self) -> Progress:
+        """The next news."""
+        return await self._news.get()
+
+
+def stream(reporter: Reporter, answer: Awaitable[ImagesAnswer]) -> StreamingResponse:
+    """Progress, then the answer or the error; `answer` is cancelled when the client does not wait for the end."""
+    return StreamingResponse(
+        _events(reporter, answer),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(reporter: Reporter, answer: Awaitable[ImagesAnswer]) -> AsyncIterator[bytes]:
+    done = asyncio.ensure_future(answer)
+    news = asyncio.ensure_future(reporter.next())
+    last = -1
+    try:
+        while not done.done():
+            await asyncio.wait({done, news}, timeout=_ALIVE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if news.done():
+                told = news.result()
+                news = asyncio.ensure_future(reporter.next())
+                if told.step > last:
+                    last = told.step
+                    yield _event(told.type, told)
+            elif not done.done():
+                yield b": still here\n\n"
+        try:
+            yield _event(COMPLETED, done.result())
+        except ApiError as e:
+            yield b"event: error\ndata: " + bytes(e.answer().body) + b"\n\n"
+    finally:
+        news.cancel()
+        done.cancel()
+
+
+def _event(name: str, data: BaseModel) -> bytes:
+    """One event; JSON has no line breaks of its own."""
+    body = json.dumps({"type": name, **data.model_dump()}, separators=(",", ":"))
+    return f"event: {name}\ndata: {body}\n\n".encode()
