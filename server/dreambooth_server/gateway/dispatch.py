@@ -72,9 +72,9 @@ class Dispatcher:
         """
         route = self._aim(ask)
         backend = _backend(ask)
-        if ask.avoid or not self._lines.get(backend, {}).get(ask.subject):
-            if replica := self._room(ask, route):
-                return self._lend(ask, route, replica)
+        first = ask.avoid or not self._lines.get(backend, {}).get(ask.subject)
+        if first and (replica := self._room(ask, route)):
+            return self._lend(ask, route, replica)
         if self._tally.waiting[ask.subject] >= self._queue:
             raise _full("Too many requests for the model are waiting.", "queue_full")
         waiter = _Waiter(ask, asyncio.get_running_loop().create_future())

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from typing import Any
 
 from dreambooth_server.gateway.admission import Admission
 from dreambooth_server.gateway.check import ContentCheck
@@ -14,6 +15,9 @@ from dreambooth_server.gateway.replica import open_session
 from dreambooth_server.gateway.settings import Settings
 from dreambooth_server.gateway.table import Subject, Table
 from dreambooth_server.gateway.tally import Tally
+
+Card = dict[str, Any]
+"""A model's entry in a replica's list."""
 
 
 class Gateway:
@@ -29,8 +33,8 @@ class Gateway:
         self.metrics = make_metrics(self.table, self.tally)
         self.dispatcher = Dispatcher(self.table, self.tally, settings.queue)
         self.admission = Admission(self.table)
-        self.cards: dict[tuple[Subject, str], dict] = {}
-        """What replicas said of a subject's artifacts: it never changes, so nobody is woken to say it again."""
+        self.cards: dict[tuple[Subject, str], tuple[Card, Card | None]] = {}
+        """What replicas said of a subject's artifacts and their bases: it never changes, so nobody is woken to say it again."""
         self._subjects: set[Subject] = set()
 
     @property

@@ -110,7 +110,7 @@ class Operator:
         parts = urlsplit(self._settings.operator)
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
-        hosts = dict.fromkeys(address[0] for *_, address in found)
+        hosts = dict.fromkeys(str(address[0]) for *_, address in found)
         urls = [f"http://{f'[{host}]' if ':' in host else host}:{parts.port or 80}" for host in hosts]
         return sorted(urls, key=lambda url: url != self._leader)
 
