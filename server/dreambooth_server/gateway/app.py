@@ -29,7 +29,8 @@ def create_app(gateway: Gateway) -> FastAPI:
     # No /docs: FastAPI's page loads its scripts from elsewhere.
     app = FastAPI(title="DreamBooth", docs_url=None, redoc_url=None, redirect_slashes=False, lifespan=life)
     app.state.gateway = gateway
-    for part in (router, drawing.router, listing.router):
+    # Last: what begins with a namespace and a name can be anything.
+    for part in (drawing.router, listing.router, router):
         app.include_router(part)
     install_error_handlers(app)
     app.add_middleware(BodyLimit)

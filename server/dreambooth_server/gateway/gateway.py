@@ -25,6 +25,7 @@ class Gateway:
 
     relay: Relay
     check: ContentCheck
+    operator: Operator
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -34,7 +35,7 @@ class Gateway:
         self.dispatcher = Dispatcher(self.table, self.tally, settings.queue)
         self.admission = Admission(self.table)
         self.cards: dict[tuple[Subject, str], tuple[Card, Card | None]] = {}
-        """What replicas said of a subject's artifacts and their bases: it never changes, so nobody is woken to say it again."""
+        """What replicas said of artifacts and their bases: it never changes, so nobody is woken to say it again."""
         self._subjects: set[Subject] = set()
 
     @property
@@ -52,8 +53,10 @@ class Gateway:
         async with open_session() as session:
             self.relay = Relay(session, self.dispatcher, self.tally, self.metrics, self.settings)
             self.check = ContentCheck(session, self.settings)
-            operator = Operator(session, self.settings, self.table, self.tally, self.dispatcher, self._routes_changed)
-            polling = asyncio.create_task(operator.run())
+            self.operator = Operator(
+                session, self.settings, self.table, self.tally, self.dispatcher, self._routes_changed
+            )
+            polling = asyncio.create_task(self.operator.run())
             try:
                 yield
             finally:

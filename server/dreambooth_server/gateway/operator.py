@@ -39,7 +39,8 @@ class Operator:
         """`changed` is called whenever the table is another."""
         self._session, self._settings = session, settings
         self._table, self._tally, self._dispatcher, self._changed = table, tally, dispatcher, changed
-        self._leader: str | None = None
+        self.leader: str | None = None
+        """The URL of the replica that answered last."""
         self._complaint = ""
 
     async def run(self) -> None:
@@ -75,10 +76,10 @@ class Operator:
         """Tell the leader and take its routes; false when there is none."""
         complaints = []
         try:
-            for address in await self._addresses():
+            for address in await self.addresses():
                 try:
                     if await self._tell(address, timeout):
-                        self._leader = address
+                        self.leader = address
                         self._say("")
                         return True
                     complaints.append(f"{address} does not lead")
@@ -105,14 +106,14 @@ class Operator:
                 return answer.status == HTTPStatus.NO_CONTENT
             raise ValueError(f"status {answer.status}: {(await answer.text())[:200]}")
 
-    async def _addresses(self) -> list[str]:
+    async def addresses(self) -> list[str]:
         """URLs of all replicas of the operator, the last known leader first. Raises OSError."""
         parts = urlsplit(self._settings.operator)
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(parts.hostname, parts.port or 80, type=socket.SOCK_STREAM)
         hosts = dict.fromkeys(str(address[0]) for *_, address in found)
         urls = [f"http://{f'[{host}]' if ':' in host else host}:{parts.port or 80}" for host in hosts]
-        return sorted(urls, key=lambda url: url != self._leader)
+        return sorted(urls, key=lambda url: url != self.leader)
 
     def _say(self, complaint: str) -> None:
         """Log a complaint once, not every half second; and that it is over."""

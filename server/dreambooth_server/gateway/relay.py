@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import aiohttp
 
@@ -22,6 +23,8 @@ from dreambooth_server.gateway.settings import Settings
 from dreambooth_server.gateway.tally import Tally
 
 _RETRIES = 2
+# A replica that ended a connection is left alone for so long, seconds.
+_RECOVERY_SECONDS = 1.0
 
 
 @dataclass
@@ -100,8 +103,8 @@ class Relay:
             job.ask.avoid.add(lease.replica.address)
             return None
         except Died as e:
-            self._dispatcher.cool(lease, 1.0, everybody=True)
-            job.ask.avoid.add(lease.replica.address)
+            self._dispatcher.cool(lease, _RECOVERY_SECONDS, everybody=True)
+            self._shun(job, lease)
             job.failures += 1
             message = "The replicas that were to answer ended while they did."
             raise _Failure(ApiError(502, message, "replica_lost"), final=False) from e
@@ -114,13 +117,17 @@ class Relay:
         if not answer.failed or job.failures >= _RETRIES:
             return False
         job.failures += 1
-        others = {t.digest for t in lease.route.targets if t.weight} - job.ask.shunned - {lease.target.digest}
-        if others and job.ask.pinned is None:
-            job.ask.shunned.add(lease.target.digest)
-            return True
         # An answer of 500 is about the request; 502 to 504 are about what the replica needs, which another may have.
+        return self._shun(job, lease) or answer.status > HTTPStatus.INTERNAL_SERVER_ERROR
+
+    def _shun(self, job: Job, lease: Lease) -> bool:
+        """Keep the request from the revision that failed it, if there is another (then true), or from the replica."""
+        others = {t.digest for t in lease.route.targets if t.weight} - job.ask.shunned - {lease.target.digest}
+        elsewhere = bool(others) and job.ask.pinned is None
+        if elsewhere:
+            job.ask.shunned.add(lease.target.digest)
         job.ask.avoid.add(lease.replica.address)
-        return answer.status > 500
+        return elsewhere
 
 
 class _Failure(Exception):

@@ -1,4 +1,4 @@
-"""What the gateway's tests share: replicas and an operator that do as a test says, and gateways, all over real sockets."""
+"""What the gateway's tests share: replicas and an operator that do as a test says, and gateways, over real sockets."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ BODY = {"prompt": "a photo of rex", "seed": 1}
 
 def digest(number: int) -> str:
     """An artifact's digest."""
-    return f"sha256:{number:064x}"
+    return f"sha256:{number:012x}".ljust(71, "0")
 
 
 def target(backend: str = REX, number: int = 1, weight: int = 100) -> Target:
