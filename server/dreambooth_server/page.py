@@ -5,7 +5,7 @@ from importlib.resources import files
 from fastapi import APIRouter, HTTPException, Response
 
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
-_PARTS = ("page.css", "page.js", "api.js", "history.js")
+_PARTS = ("page.css", "page.js", "api.js", "dom.js", "history.js")
 _NO_GATEWAY = '<meta name="gateway" content="">'
 _HEADERS = {
     "Content-Security-Policy": (

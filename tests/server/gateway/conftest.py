@@ -1,15 +1,10 @@
 """A gateway, its operator and a client."""
 
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
-
-# pytest's importlib mode puts no folder of tests on the path; the kit has a name that nothing else has.
-sys.path.append(str(Path(__file__).parent))
-
 from gateway_kit import Stage, staged
 
 
