@@ -1,7 +1,11 @@
 """What the gateway's tests share: replicas and an operator that do as a test says, and gateways, over real sockets."""
 
 import asyncio
+import base64
 import contextlib
+import functools
+import hashlib
+import io
 import json
 import socket
 from collections import Counter
@@ -12,6 +16,7 @@ from typing import Any
 
 import uvicorn
 from aiohttp import web
+from PIL import Image
 
 from dreambooth_api.names import HEADER_DIGEST
 from dreambooth_api.routes import KeyCheck, Replica, Route, Routes, Target
@@ -102,7 +107,7 @@ class FakeReplica:
             if fault == "reset":
                 assert request.transport is not None
                 request.transport.abort()
-            return web.json_response({"created": 1, "data": [], "model": self.pod, "size": "32x32"})
+            return web.json_response(self._drawn(body))
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
@@ -119,8 +124,13 @@ class FakeReplica:
             if fault == "cut":
                 assert request.transport is not None
                 request.transport.abort()
-        await answer.write(b'event: image_generation.completed\ndata: {"data": []}\n\n')
+        body = json.dumps(self._drawn(await request.json()))
+        await answer.write(f"event: image_generation.completed\ndata: {body}\n\n".encode())
         return answer
+
+    def _drawn(self, body: dict[str, Any]) -> dict[str, Any]:
+        picture = {"b64_json": _png(self.pod), "revised_prompt": body["prompt"], "seed": body.get("seed", 0)}
+        return {"created": 1, "data": [picture], "model": self.pod, "size": "32x32", "warnings": []}
 
     async def _list(self, request: web.Request) -> web.Response:
         self.listed += 1
@@ -138,6 +148,14 @@ _REFUSALS = {
     "error": (500, "drawing_failed"),
     "away": (503, "store_unavailable"),
 }
+
+
+@functools.cache
+def _png(pod: str) -> str:
+    """A picture of a colour of its own, base64."""
+    out = io.BytesIO()
+    Image.new("RGB", (32, 32), tuple(hashlib.sha256(pod.encode()).digest()[:3])).save(out, "PNG")
+    return base64.b64encode(out.getvalue()).decode()
 
 
 def _refusal(status: int, code: str) -> web.Response:

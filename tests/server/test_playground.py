@@ -85,7 +85,7 @@ def test_a_kept_seed_draws_the_same_and_the_history_brings_it_back(page: Page) -
     page.get_by_label("Seed", exact=True).fill("12")
     draw(page, "a photo of rusty in the snow")
     assert drawn(page) != first
-    past = page.get_by_role("region", name="History").get_by_role("button")
+    past = page.locator("#history").get_by_role("button")
     expect(past).to_have_count(3)
     past.nth(2).click()
     assert drawn(page) == first
