@@ -100,6 +100,10 @@ class Service:
             raise _not_yet()
         return self._line
 
+    def drain(self) -> None:
+        """Be unready from now on; requests are still served."""
+        self.state = State.DRAINING
+
     def close(self) -> None:
         """Finish what waits; nothing may be submitted any more."""
         if self._line is not None:

@@ -12,6 +12,8 @@ import pytest
 # pytest's importlib mode puts no folder of tests on the path; the kit has a name that nothing else has.
 sys.path.append(str(Path(__file__).parent))
 
+from page_kit import CHROMIUM, DESKTOP, QUIET
+from playwright.sync_api import Browser, Page, sync_playwright
 from server_kit import Endpoint, Made, save_lora, write_card, write_full, write_lora, write_manifest
 
 from dreambooth_api.job import MethodType
@@ -122,3 +124,31 @@ async def pool_client(pool: Service) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(create_app(pool), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://pool") as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A real Chromium."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def errors() -> list[str]:
+    """What the browser's console complained about; a test that expects some clears it."""
+    return []
+
+
+@pytest.fixture
+def blank(browser: Browser, errors: list[str]) -> Iterator[Page]:
+    """An empty page; the test fails when the browser's console has an error at its end."""
+    context = browser.new_context(viewport=DESKTOP)
+    context.set_default_timeout(30_000)
+    page = context.new_page()
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
+    assert not errors

@@ -1,82 +1,18 @@
 """The page in a real Chromium against a real server."""
 
-import base64
-import io
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import uvicorn
-from PIL import Image
-from playwright.sync_api import Browser, Page, Route, ViewportSize, expect, sync_playwright
+from page_kit import DESKTOP, LOW_CONTRAST, PHONE, draw, drawn
+from playwright.sync_api import Page, Route, ViewportSize, expect
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from dreambooth_server.app import create_app
 from dreambooth_server.service import Service
-
-CHROMIUM = "/usr/bin/chromium"
-QUIET = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
-PHONE: ViewportSize = {"width": 390, "height": 844}
-DESKTOP: ViewportSize = {"width": 1280, "height": 900}
-
-# Text whose contrast to the ground behind it is below WCAG AA: 4.5, or 3 for large type.
-LOW_CONTRAST = """() => {
-  const parse = (text) => text.match(/[\\d.]+/g).map(Number);
-  const linear = (c) => (c / 255 <= 0.03928 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
-  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
-  const ground = (node) => {
-    for (; node; node = node.parentElement) {
-      const colour = parse(getComputedStyle(node).backgroundColor);
-      if (colour.length === 3 || colour[3] === 1) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const bad = [];
-  for (const node of document.querySelectorAll("body *")) {
-    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
-    const field = node.matches("[type=text], [type=number], textarea");
-    if (!(own || field) || !node.checkVisibility() || node.disabled) continue;
-    const style = getComputedStyle(node);
-    const [a, b] = [light(parse(style.color)), light(ground(node))].sort((x, y) => y - x);
-    const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < (parseFloat(style.fontSize) >= 24 ? 3 : 4.5)) bad.push(`${node.tagName} ${node.textContent}: ${ratio}`);
-  }
-  return bad;
-}"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def errors() -> list[str]:
-    """What the browser's console complained about; a test that expects some clears it."""
-    return []
-
-
-@pytest.fixture
-def blank(browser: Browser, errors: list[str]) -> Iterator[Page]:
-    """An empty page; the test fails when the browser's console has an error at its end."""
-    context = browser.new_context(viewport=DESKTOP)
-    context.set_default_timeout(30_000)
-    page = context.new_page()
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    context.close()
-    assert not errors
 
 
 @pytest.fixture
@@ -84,25 +20,6 @@ def page(blank: Page, endpoint: str) -> Page:
     """The open playground."""
     blank.goto(endpoint)
     return blank
-
-
-def draw(page: Page, prompt: str) -> None:
-    page.get_by_label("Prompt", exact=True).fill(prompt)
-    page.get_by_label("Steps").fill("4")
-    page.get_by_role("button", name="Draw", exact=True).click()
-
-
-def drawn(page: Page, count: int = 1) -> list[dict[Any, Any]]:
-    """Pixels and own words of each result picture, once nothing is drawn any more."""
-    expect(page.get_by_role("button", name="Draw", exact=True)).to_be_enabled()
-    pictures = page.locator("img[data-result]")
-    expect(pictures).to_have_count(count)
-    for index in range(count):
-        # Waits: an image decodes a moment after it is put there.
-        expect(pictures.nth(index)).to_have_js_property("naturalWidth", 32)
-    sources = pictures.evaluate_all("found => found.map(img => img.src)")
-    files = [Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2]))) for source in sources]
-    return [{"pixels": file.convert("RGB").tobytes(), **file.info} for file in files]
 
 
 def test_what_arrives_from_the_server_leaves_the_field_that_is_being_written_in(blank: Page, endpoint: str) -> None:
@@ -149,7 +66,7 @@ def test_what_is_typed_while_the_page_loads_stays(blank: Page, endpoint: str) ->
 
 
 def test_compare_shows_subject_and_base(page: Page) -> None:
-    page.get_by_text("Compare with base").click()
+    page.get_by_label("Compare with").select_option("base")
     draw(page, "a photo of rusty at night")
     subject, base = drawn(page, 2)
     assert subject["pixels"] != base["pixels"]
@@ -168,7 +85,7 @@ def test_a_kept_seed_draws_the_same_and_the_history_brings_it_back(page: Page) -
     page.get_by_label("Seed", exact=True).fill("12")
     draw(page, "a photo of rusty in the snow")
     assert drawn(page) != first
-    past = page.get_by_role("region", name="This session").get_by_role("button")
+    past = page.locator("#history").get_by_role("button")
     expect(past).to_have_count(3)
     past.nth(2).click()
     assert drawn(page) == first

@@ -1,24 +1,19 @@
-// The page: a form, a stage for pictures, and the history of this session. `api.js` does the talking.
+// The page: a form, a stage for pictures, and the history. `api.js` does the talking, `history.js` the keeping.
 
-import { ApiError, asCurl, asPython, draw, models } from "./api.js";
+import { ApiError, asCurl, asPython, draw, key, models, others } from "./api.js";
+import { $, crisp, element, figure, option } from "./dom.js";
+import { forget, keep, recall } from "./history.js";
 
 const BASE = "base";
-const TINY = 128; // pixels: smaller pictures are shown with crisp pixels
 const SEEDS = 2 ** 32;
+const PATIENCE = 3; // seconds without a word until the page says that it waits
 
-const $ = (id) => document.getElementById(id);
-const state = { served: [], running: null, secondsPerStep: null, history: [], shown: null };
+const state = { served: [], running: null, secondsPerStep: null, steps: [], history: [], shown: null };
 // Fields that a person has set: what arrives from the server later leaves them as they are, and the one being written in.
 const touched = new Set();
 
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
 const subject = () => state.served.find((entry) => entry.id === $("model").value) ?? state.served[0];
-
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
 
 // ---- beginning ----
 
@@ -29,15 +24,35 @@ async function begin() {
       break;
     } catch (error) {
       setState(error.status === 503 ? "loading" : "away", error.status === 503 ? "Loading the model …" : error.message);
-      await sleep(Math.min(error.retry ?? 2, 2));
+      await (error.status === 401 || error.status === 403 ? enteredKey() : sleep(Math.min(error.retry ?? 2, 2)));
     }
   }
   const subjects = state.served.filter((entry) => entry.id !== BASE);
-  $("model").replaceChildren(...subjects.map((entry) => element("option", { value: entry.id, textContent: entry.id })));
-  $("model-field").hidden = subjects.length < 2;
+  $("model").replaceChildren(...subjects.map(({ id }) => option(id)));
   chooseSubject();
+  $("model-field").hidden = subjects.length < 2;
+  for (const entry of recall().reverse()) list(entry);
+  showOthers();
   $("draw").disabled = false;
+  $("key-field").hidden = true;
   setState("ready", "Ready");
+}
+
+/** Resolves when a key was entered; the next request carries it. */
+function enteredKey() {
+  const field = $("key");
+  $("key-field").hidden = false;
+  return new Promise((resolve) => {
+    field.addEventListener("change", () => resolve(key.set(field.value.trim())), { once: true });
+  });
+}
+
+async function showOthers() {
+  const found = await others().catch(() => []); // The page is whole without them.
+  if (!found.length) return;
+  const group = element("optgroup", { label: "Other subjects" }, ...found.map(({ id, url }) => option(url, id)));
+  $("model").append(group);
+  $("model-field").hidden = false;
 }
 
 function setState(name, text) {
@@ -46,11 +61,21 @@ function setState(name, text) {
 }
 
 function chooseSubject() {
+  const chosen = $("model").value;
+  if (!state.served.some((entry) => entry.id === chosen)) {
+    if (chosen) location.assign(chosen);
+    return;
+  }
   const { id, dreambooth: card } = subject();
+  const name = id.split("@")[0];
+  const comparable = state.served.filter((entry) => entry.id !== id && (entry.id === BASE || entry.id.split("@")[0] === name));
+  const compared = $("compare").value;
+  $("compare").replaceChildren(option("", "nothing"), ...comparable.map((entry) => option(entry.id)));
+  if (comparable.some((entry) => entry.id === compared)) $("compare").value = compared;
   $("heading").textContent = id;
   document.title = `${id} · DreamBooth`;
   suggest("prompt", card.examples[0]);
-  $("prompt-hint").textContent = `Call it “${id}”: the model knows it as “${card.identifier} ${card.class_name}”.`;
+  $("prompt-hint").textContent = `Call it “${name}”: the model knows it as “${card.identifier} ${card.class_name}”.`;
   suggest("steps", card.steps);
   suggest("guidance", card.guidance_scale);
   $("examples").replaceChildren(...card.examples.map(exampleButton));
@@ -97,17 +122,18 @@ function chosenSeed() {
 }
 
 async function start() {
-  if (state.running || !$("form").reportValidity() || !state.served.length) return;
+  if (state.running || !state.served.length || !$("form").reportValidity()) return;
   const aborter = new AbortController();
   state.running = aborter;
-  const names = $("compare").checked ? [subject().id, BASE] : [subject().id];
+  const names = [subject().id, ...($("compare").value ? [$("compare").value] : [])];
   const seed = chosenSeed();
   const requests = names.map((name) => request(name, seed));
+  state.steps = [];
   showWorking(requests);
   const began = performance.now();
   const clock = setInterval(() => showElapsed(began, requests), 100);
   try {
-    const results = await Promise.all(requests.map((asked) => draw(asked, aborter.signal)));
+    const results = await Promise.all(requests.map((asked, i) => draw(asked, aborter.signal, (...told) => (state.steps[i] = told))));
     const seconds = (performance.now() - began) / 1000;
     state.secondsPerStep = seconds / (requests[0].steps * requests.length);
     remember({ requests, results, seconds });
@@ -139,9 +165,17 @@ function showWorking(requests) {
 function showElapsed(began, requests) {
   const seconds = (performance.now() - began) / 1000;
   $("elapsed").textContent = `${seconds.toFixed(1)} s`;
-  if (state.secondsPerStep) {
+  const told = state.steps.filter(Boolean);
+  if (told.length) {
+    const done = told.reduce((sum, [step, steps]) => sum + step / steps, 0) / requests.length;
+    const [step, steps] = told.at(-1);
+    $("progress").value = done;
+    $("working-text").textContent = `Step ${step} of ${steps}`;
+  } else if (state.secondsPerStep) {
     const expected = state.secondsPerStep * requests[0].steps * requests.length;
     $("progress").value = Math.min(0.97, seconds / expected);
+  } else if (seconds > PATIENCE) {
+    $("working-text").textContent = "Waiting for a replica …";
   }
 }
 
@@ -160,21 +194,10 @@ function showError(error) {
     return;
   }
   if (!(error instanceof ApiError)) throw error;
+  if (error.status === 401 || error.status === 403) enteredKey();
   const advice = error.status === 429 ? ` Try again in ${error.retry ?? 5} s.` : "";
   $("alert").textContent = error.message + advice;
   $("alert").hidden = false;
-}
-
-function figure(name, result, label) {
-  const frame = element("div", { className: result ? "frame" : "frame waiting" });
-  if (result) {
-    const picture = element("img", { src: result.image, alt: `${name}: ${result.prompt}` });
-    picture.dataset.result = name;
-    picture.addEventListener("load", () => picture.classList.toggle("tiny", picture.naturalWidth < TINY));
-    frame.append(picture);
-  }
-  const caption = element("figcaption", {}, element("span", { textContent: name }), element("span", { textContent: label }));
-  return element("figure", {}, frame, caption);
 }
 
 function show(entry) {
@@ -195,22 +218,37 @@ function show(entry) {
 // ---- the history ----
 
 function remember(entry) {
+  list(entry);
+  show(entry);
+  const kept = keep(state.history);
+  state.history.length = kept.length;
+  while ($("history").children.length > kept.length) $("history").lastElementChild.remove();
+  $("announce").textContent = `Done in ${entry.seconds.toFixed(1)} seconds.`;
+}
+
+function list(entry) {
   state.history.unshift(entry);
   const [first] = entry.results;
-  const picture = element("img", { src: first.image, alt: "" });
-  picture.addEventListener("load", () => picture.classList.toggle("tiny", picture.naturalWidth < TINY));
+  const picture = crisp({ src: first.image, alt: "" });
   const button = element("button", { type: "button", entry, ariaLabel: `Show and use again: ${entry.requests[0].prompt}, seed ${first.seed}` });
   button.append(picture, element("span", { textContent: entry.requests[0].prompt }));
   button.addEventListener("click", () => reuse(entry));
   $("history").prepend(element("li", {}, button));
   $("history-section").hidden = false;
-  show(entry);
-  $("announce").textContent = `Done in ${entry.seconds.toFixed(1)} seconds.`;
+}
+
+function clearHistory() {
+  forget();
+  state.history = [];
+  $("history").replaceChildren();
+  $("history-section").hidden = true;
+  $("announce").textContent = "The history is empty.";
 }
 
 function reuse(entry) {
   const [asked] = entry.requests;
-  if (asked.model !== $("model").value) {
+  // A revision of an earlier visit may be gone.
+  if (asked.model !== $("model").value && state.served.some((entry) => entry.id === asked.model)) {
     $("model").value = asked.model;
     chooseSubject();
   }
@@ -219,7 +257,8 @@ function reuse(entry) {
   $("steps").value = asked.steps;
   $("guidance").value = asked.guidance_scale;
   $("seed").value = asked.seed;
-  $("compare").checked = entry.requests.length > 1;
+  const compared = entry.requests[1]?.model ?? "";
+  if ([...$("compare").options].some(({ value }) => value === compared)) $("compare").value = compared;
   $("alert").hidden = true;
   show(entry);
 }
@@ -251,6 +290,7 @@ $("form").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) start();
 });
 $("model").addEventListener("change", chooseSubject);
+$("forget").addEventListener("click", clearHistory);
 $("cancel").addEventListener("click", () => state.running?.abort());
 $("keep").addEventListener("click", () => {
   $("seed").value = state.shown.results[0].seed;

@@ -1,0 +1,42 @@
+"""uvicorn as a pod needs it: once told to end it turns unready, goes on accepting for a while, and then finishes."""
+
+import asyncio
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+
+log = logging.getLogger(__name__)
+
+
+class DrainingServer(uvicorn.Server):
+    """Kubernetes sends SIGTERM while the Service still sends requests here: refusing them at once would lose some."""
+
+    def __init__(self, config: uvicorn.Config, seconds: float, begin: Callable[[], None]) -> None:
+        """`begin` is called at the first signal; then requests are accepted for `seconds` more."""
+        super().__init__(config)
+        self._seconds, self._begin, self._told = seconds, begin, False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        repeated, self._told = self._told, True
+        self._begin()
+        if repeated or not self._seconds:
+            super().handle_exit(sig, frame)
+        else:
+            log.info("draining for %.0f s", self._seconds)
+            threading.Timer(self._seconds, super().handle_exit, (sig, None)).start()
+
+
+def serve_until_told(server: uvicorn.Server, listening: socket.socket) -> None:
+    """Serve until SIGTERM, SIGINT or `should_exit`."""
+    # uvicorn raises the signal again when it is done, which would end the process before its last words.
+    before = {ending: signal.signal(ending, lambda *_: None) for ending in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        asyncio.run(server.serve([listening]))
+    finally:
+        for ending, handler in before.items():
+            signal.signal(ending, handler)

@@ -1,0 +1,38 @@
+"""The life of a gateway process: serve, and on SIGTERM let clients move on before it ends."""
+
+import logging
+import sys
+
+import uvicorn
+
+from dreambooth_server.draining import DrainingServer, serve_until_told
+from dreambooth_server.gateway.app import create_app
+from dreambooth_server.gateway.gateway import Gateway
+from dreambooth_server.gateway.settings import Settings
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; returns the exit status."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _log_requests()
+    gateway = Gateway(settings)
+    config = uvicorn.Config(
+        create_app(gateway),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=int(settings.grace_seconds),
+    )
+    listening = config.bind_socket()
+    serve_until_told(DrainingServer(config, settings.drain_seconds, gateway.drain), listening)
+    return 0
+
+
+def _log_requests() -> None:
+    """The audit log goes to standard output, one JSON object a line, apart from what else is said."""
+    audit = logging.getLogger("dreambooth.audit")
+    lines = logging.StreamHandler(sys.stdout)
+    lines.setFormatter(logging.Formatter("%(message)s"))
+    audit.addHandler(lines)
+    audit.propagate = False

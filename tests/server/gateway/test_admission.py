@@ -1,0 +1,155 @@
+"""Who may ask, how often, and what is written down about it."""
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from gateway_kit import BODY, PATH, REX, Stage, digest, route, staged, target
+
+from dreambooth_api.routes import KeyCheck
+from dreambooth_server.gateway.admission import Rates
+
+KEYS = {"robot": "correct horse", "app": "battery staple"}
+
+
+def keys(names: tuple[str, ...] = ("robot", "app"), per_minute: int | None = None) -> KeyCheck:
+    hashes = {name: hashlib.sha256(KEYS[name].encode()).hexdigest() for name in names}
+    return KeyCheck(keys=hashes, requests_per_minute=per_minute)
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+async def guarded(stage: Stage, per_minute: int | None = None) -> None:
+    replica = await stage.replica("rex-1")
+    routes = [
+        route("rex", target(), access=keys(("robot",), per_minute)),
+        route("tabby", target(number=2), access=keys(("app",))),
+        route("open", target(number=3)),
+    ]
+    await stage.tell(routes, {REX: [replica]})
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "code"),
+    [
+        ({}, 401, "missing_api_key"),
+        ({"Authorization": "Basic cm9ib3Q6eA=="}, 401, "missing_api_key"),
+        (bearer("wrong"), 401, "invalid_api_key"),
+        (bearer(""), 401, "missing_api_key"),
+        (bearer(KEYS["app"]), 403, "key_not_allowed"),
+        (bearer("ünïcode"), 401, "invalid_api_key"),
+    ],
+)
+async def test_only_the_subjects_own_keys_open_it(
+    stage: Stage, client: aiohttp.ClientSession, headers: dict[str, str], status: int, code: str
+) -> None:
+    await guarded(stage)
+    for method, path in (("POST", PATH), ("GET", "/demo/rex/v1/models"), ("GET", "/v1/models/demo/rex")):
+        body = BODY if method == "POST" else None
+        async with client.request(method, path, json=body, headers=headers) as answer:
+            assert answer.status == status
+            error = (await answer.json())["error"]
+            assert (error["code"], error["type"]) == (code, "invalid_request_error")
+            assert ("WWW-Authenticate" in answer.headers) == (status == 401)
+    assert not stage.replicas[0].asked
+
+
+async def test_its_key_opens_it_and_lists_it(stage: Stage, client: aiohttp.ClientSession) -> None:
+    await guarded(stage)
+    async with client.post(PATH, json=BODY, headers=bearer(KEYS["robot"])) as answer:
+        assert answer.status == 200
+    assert "authorization" not in stage.replicas[0].headers[0]
+    for headers, listed in (({}, ["demo/open"]), (bearer(KEYS["app"]), ["demo/tabby", "demo/open"])):
+        async with client.get("/v1/models", headers=headers) as answer:
+            assert [entry["id"] for entry in (await answer.json())["data"]] == listed
+
+
+async def test_each_key_has_its_rate(stage: Stage, client: aiohttp.ClientSession) -> None:
+    await guarded(stage, per_minute=3)
+    statuses = []
+    for _ in range(4):
+        async with client.post(PATH, json=BODY, headers=bearer(KEYS["robot"])) as answer:
+            statuses.append(answer.status)
+            body = await answer.json()
+    assert statuses == [200, 200, 200, 429]
+    assert answer.headers["Retry-After"] in ("20", "21")
+    assert body["error"]["code"] == "rate_limit_exceeded"
+    async with client.post("/demo/open/v1/images/generations", json=BODY) as answer:
+        assert answer.status == 200
+
+
+def test_a_bucket_fills_within_a_minute_and_no_further() -> None:
+    now = [0.0]
+    rates = Rates(lambda: now[0])
+    assert [rates.take("demo", "k", 2) for _ in range(2)] == [0, 0]
+    assert rates.take("demo", "k", 2) == pytest.approx(30)
+    assert rates.take("other", "k", 2) == 0
+    now[0] = 30
+    assert rates.take("demo", "k", 2) == 0
+    now[0] = 1000
+    rates.forget_full()
+    assert [rates.take("demo", "k", 2) == 0 for _ in range(3)] == [True, True, False]
+
+
+async def test_the_audit_log_has_a_line_for_each_request_without_its_prompt(
+    stage: Stage, client: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    await guarded(stage)
+    with caplog.at_level(logging.INFO, "dreambooth.audit"):
+        for headers in (bearer(KEYS["robot"]), bearer("guessed")):
+            async with client.post(PATH, json=BODY, headers=headers) as answer:
+                await answer.read()
+        async with client.post("/demo/nobody/v1/images/generations", data=b"{") as answer:
+            await answer.read()
+    lines = [json.loads(record.message) for record in caplog.records if record.name == "dreambooth.audit"]
+    assert [(line["key"], line["model"], line["status"]) for line in lines] == [
+        ("robot", "rex", 200), (None, "rex", 401), (None, None, 400)
+    ]  # fmt: skip
+    assert lines[0]["digest"] == digest(1)
+    assert lines[0]["prompt_sha256"] == hashlib.sha256(b"a photo of rex").hexdigest()
+    assert set(lines[0]) == {"time", "key", "namespace", "model", "digest", "status", "seconds", "prompt_sha256"}
+    assert not any(secret in caplog.text for secret in ("a photo of rex", *KEYS.values()))
+    metrics = await (await client.get("/metrics")).text()
+    assert 'requests_total{code="401",model="rex",namespace="demo"} 1.0' in metrics
+    assert "nobody" not in metrics
+
+
+@pytest.mark.parametrize(
+    ("verdict", "open_", "status", "code"),
+    [(200, False, 200, None), (403, True, 400, "content_policy_violation"), (500, False, 503, "check_unavailable"),
+     (500, True, 200, None), (None, False, 503, "check_unavailable")],
+)  # fmt: skip
+async def test_the_content_check_has_the_word(
+    tmp_path: Path, verdict: int | None, open_: bool, status: int, code: str | None
+) -> None:
+    asked = []
+
+    async def check(request: web.Request) -> web.Response:
+        asked.append(await request.json())
+        return web.json_response({"message": "Not this."}, status=verdict or 200)
+
+    app = web.Application()
+    app.router.add_post("/", check)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = "http://{}:{}/".format(*runner.addresses[0])
+    if verdict is None:
+        await runner.cleanup()
+    changes = {"check_url": url, "check_open": open_, "log_prompts": True}
+    async with staged(tmp_path, **changes) as stage, aiohttp.ClientSession(stage.url) as client:
+        await guarded(stage)
+        async with client.post("/demo/open/v1/images/generations", json=BODY) as answer:
+            assert answer.status == status
+            if code:
+                assert (await answer.json())["error"]["code"] == code
+        assert len(stage.replicas[0].asked) == (status == 200)
+    await runner.cleanup()
+    expected = {"prompt": "a photo of rex", "negative_prompt": "", "namespace": "demo", "model": "open"}
+    assert asked == ([] if verdict is None else [expected])

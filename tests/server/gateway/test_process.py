@@ -1,0 +1,100 @@
+"""Gateways as processes: one after the other is replaced under load, and no request is lost."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+from gateway_kit import BODY, PATH, REX, TOKEN, FakeOperator, FakeReplica, route, target
+from server_kit import free_port
+
+
+class Process:
+    """A gateway's process."""
+
+    def __init__(self, operator: FakeOperator, folder: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        token = folder / "token"
+        token.write_text(TOKEN)
+        self._command = [sys.executable, "-m", "dreambooth_server.gateway", "--operator", operator.url]
+        self._command += ["--token-file", str(token), "--host", "127.0.0.1", "--port", str(self.port)]
+        self._command += ["--drain-seconds", "0.5"]
+
+    async def start(self) -> None:
+        pipe = asyncio.subprocess.PIPE
+        self.process = await asyncio.create_subprocess_exec(*self._command, stdout=pipe)
+        async with asyncio.timeout(60), aiohttp.ClientSession(self.url) as client:
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with client.get("/readyz") as answer:
+                        if answer.status == 200:
+                            return
+                await asyncio.sleep(0.05)
+
+    async def stop(self) -> list[dict]:
+        """Told to end as a pod is; its audit log."""
+        self.process.send_signal(signal.SIGTERM)
+        out, _ = await self.process.communicate()
+        assert self.process.returncode == 0
+        return [json.loads(line) for line in out.splitlines()]
+
+
+class Service:
+    """Sends each request to a gateway that is ready, as a Service does; it hears of an end a moment late."""
+
+    def __init__(self) -> None:
+        self.urls: list[str] = []
+        self.statuses: list[int] = []
+        self.ended = False
+
+    async def client(self) -> None:
+        """One client that asks again and again, over connections that it keeps."""
+        async with aiohttp.ClientSession() as session:
+            while not self.ended:
+                url = self.urls[len(self.statuses) % len(self.urls)]
+                async with session.post(url + PATH, json=BODY) as answer:
+                    await answer.read()
+                    self.statuses.append(answer.status)
+
+
+@contextlib.asynccontextmanager
+async def clients(service: Service, count: int) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(service.client()) for _ in range(count)]
+    yield
+    service.ended = True
+    await asyncio.gather(*tasks)
+
+
+async def test_a_rollout_of_gateways_loses_nothing(tmp_path: Path) -> None:
+    operator = await FakeOperator().start()
+    replica = await FakeReplica("rex-1").start()
+    replica.seconds = 0.05
+    operator.tell([route("rex", target())], {REX: [replica]})
+    old, new = Process(operator, tmp_path), Process(operator, tmp_path)
+    await old.start()
+    service = Service()
+    service.urls = [old.url]
+    async with clients(service, 6):
+        await new.start()
+        service.urls = [old.url, new.url]
+        ending = asyncio.create_task(old.stop())
+        # Kubernetes takes the address away while the old one drains.
+        await asyncio.sleep(0.3)
+        service.urls = [new.url]
+        audited = await ending
+        done = len(service.statuses)
+        while len(service.statuses) < done + 10:
+            await asyncio.sleep(0.02)
+    assert set(service.statuses) == {200}
+    audited += await new.stop()
+    assert len(audited) == len(service.statuses)
+    counted = {r["gateway"]: r["traffic"]["demo/rex"][target().digest] for r in operator.reports if r["traffic"]}
+    assert len(counted) == 2
+    assert sum(traffic["requests"] for traffic in counted.values()) == len(service.statuses)
+    await replica.stop()
+    await operator.stop()
