@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -53,11 +54,21 @@ func (a *adapter) provide(stop <-chan struct{}) error {
 	if err != nil {
 		return fmt.Errorf("rules: %w", err)
 	}
-	asked := client.NewClient(http.DefaultClient, address, http.Header{}, http.MethodGet)
-	provider, lister := external.NewExternalPrometheusProvider(asked, namers, a.relist, a.maxAge)
+	asked := patient{client.NewGenericAPIClient(http.DefaultClient, address, http.Header{})}
+	provider, lister := external.NewExternalPrometheusProvider(
+		client.NewClientForAPI(asked, http.MethodGet), namers, a.relist, a.maxAge)
 	lister.RunUntil(stop)
 	a.WithExternalMetrics(provider)
 	return nil
+}
+
+// Takes out the time that Prometheus is given: the package counts from the deadline back, and a negative duration, which
+// libraries of its time did not write, Prometheus refuses. The request's own context ends it anyway.
+type patient struct{ client.GenericAPIClient }
+
+func (p patient) Do(ctx context.Context, verb, endpoint string, query url.Values) (client.APIResponse, error) {
+	query.Del("timeout")
+	return p.GenericAPIClient.Do(ctx, verb, endpoint, query)
 }
 
 func main() {
