@@ -7,6 +7,10 @@ import pytest
 from tests.chart.variants import DEMO
 
 pytestmark = pytest.mark.cluster
+SERVERS = {
+    "matchLabels": {"app.kubernetes.io/managed-by": "dreambooth-operator"},
+    "matchExpressions": [{"key": "dreambooth.dev/component", "operator": "In", "values": ["server", "canary"]}],
+}
 ON = (*DEMO, "--set", "networkPolicy.enabled=true")
 
 
@@ -56,7 +60,7 @@ def _components(peers: list[dict[str, Any]]) -> set[str]:
 def test_nobody_goes_round_the_gateway_which_checks_the_keys(render):
     policies = _policies(render(*ON))
     replicas = policies["demo", "dreambooth-replicas"]
-    assert replicas["podSelector"]["matchLabels"]["dreambooth.dev/component"] == "server"
+    assert replicas["podSelector"] == SERVERS
     (rule,) = replicas["ingress"]
     assert [p["port"] for p in rule["ports"]] == [8080]
     assert _components(rule["from"]) == {"gateway", "operator", "prometheus"}
@@ -79,7 +83,7 @@ def test_a_gateway_takes_requests_from_everybody_and_connects_to_its_own_alone(r
     assert {p["port"] for p in dns["ports"]} == {53}
     assert ([p["port"] for p in operator["ports"]], _components(operator["to"])) == ([9402], {"operator"})
     assert [p["port"] for p in replicas["ports"]] == [8080]
-    assert replicas["to"][0]["podSelector"]["matchLabels"]["dreambooth.dev/component"] == "server"
+    assert replicas["to"] == [{"namespaceSelector": {}, "podSelector": SERVERS}]
     check = '[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"checks"}}}]'
     assert "to" in egress("--set-json", f"networkPolicy.gatewayTo={check}")[-1]
 

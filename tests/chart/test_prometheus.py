@@ -146,9 +146,9 @@ ALERTS = {
         ({"dreambooth_gateway_pool_in_flight_requests{pool='p'}": "0x40"}, "30m", False),
     ],
     "DreamBoothCanaryErrors": [
-        ({"dreambooth_requests_total{pod='a-canary-7f-x',code='200'}": "0+90x30",
-          "dreambooth_requests_total{pod='a-canary-7f-x',code='500'}": "0+10x30"}, "20m", True),
-        ({"dreambooth_requests_total{pod='a-endpoint-7f-x',code='500'}": "0+10x30"}, "20m", False),
+        ({"dreambooth_requests_total{component='canary',model='a',code='200'}": "0+90x30",
+          "dreambooth_requests_total{component='canary',model='a',code='500'}": "0+10x30"}, "20m", True),
+        ({"dreambooth_requests_total{component='server',model='a',code='500'}": "0+10x30"}, "20m", False),
     ],
 }  # fmt: skip
 

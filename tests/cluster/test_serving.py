@@ -200,11 +200,12 @@ def test_its_autoscaler_saw_the_requests_in_flight(sleeper: Stage):
     (item,) = json.loads(sleeper.cluster.kube.kubectl("get", "--raw", f"{path}?labelSelector={selector}"))["items"]
     assert item["metricName"] == "dreambooth_in_flight_requests"
 
-    def rescaled() -> list[str]:
+    def rescaled() -> bool:
         events = sleeper.cluster.list("events", f"--field-selector=involvedObject.name={name}")
-        return [e["message"] for e in events if e["reason"] == "SuccessfulRescale"]
+        told = [e["message"] for e in events if e["reason"] == "SuccessfulRescale"]
+        return any("New size: 2" in message and "dreambooth_in_flight_requests" in message for message in told)
 
-    assert any("New size: 2" in said and "dreambooth_in_flight_requests" in said for said in wait(rescaled))
+    wait(rescaled)
 
 
 def test_it_goes_back_to_sleep(sleeper: Stage):
