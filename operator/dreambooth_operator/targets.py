@@ -30,7 +30,6 @@ def _target(pod: Body) -> dict | None:
         "component": component,
         "dreambooth_job": labels.get(names.LABEL_JOB, ""),
         "model": labels.get(names.LABEL_MODEL, ""),
-        "pool": labels.get(names.LABEL_POOL, ""),
     }
     host = f"[{address}]" if ":" in address else address
     return {"targets": [f"{host}:{port}"], "labels": {key: value for key, value in found.items() if value}}

@@ -24,14 +24,12 @@ def test_rank_0_and_servers_are_scraped(make):
         labelled(make, "train", index=1, **{names.LABEL_JOB: "robot"}),
         labelled(make, "prepare", **{names.LABEL_JOB: "robot"}),
         labelled(make, "server", **{names.LABEL_MODEL: "robot"}),
-        labelled(make, "server", **{names.LABEL_POOL: "default"}),
     ]
     found = [(entry["targets"], entry["labels"]) for entry in targets(pods)]
     where = {"namespace": "team", "pod": "robot-train-0-x"}
     assert found == [
         (["10.0.0.1:9400"], {**where, "component": "train", "dreambooth_job": "robot"}),
         (["10.0.0.1:8080"], {**where, "component": "server", "model": "robot"}),
-        (["10.0.0.1:8080"], {**where, "component": "server", "pool": "default"}),
     ]
 
 
