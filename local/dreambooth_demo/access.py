@@ -6,6 +6,7 @@ import subprocess
 import time
 
 from dreambooth_demo.kube import Kube, KubeError
+from dreambooth_demo.platform import NAMESPACE, RELEASE
 
 
 def service_url(kube: Kube, namespace: str, name: str, port: int | None = None) -> str:
@@ -20,6 +21,11 @@ def service_url(kube: Kube, namespace: str, name: str, port: int | None = None) 
     if connects(address, port):
         return f"http://{address}" + ("" if port == 80 else f":{port}")
     return f"http://127.0.0.1:{_forward(kube, namespace, name, port)}"
+
+
+def model_url(kube: Kube, namespace: str, model: str) -> str:
+    """Where this machine reaches a model: at the gateway. `…/v1` is for OpenAI's clients, `…/` its page."""
+    return f"{service_url(kube, NAMESPACE, f'{RELEASE}-gateway')}/{namespace}/{model}"
 
 
 def connects(address: str, port: int, seconds: float = 2) -> bool:

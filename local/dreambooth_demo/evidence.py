@@ -17,6 +17,7 @@ SERIES = {
     "operator": "dreambooth_jobs",
     "trainer": "dreambooth_training_step",
     "server": "dreambooth_model_loaded",
+    "gateway": "dreambooth_gateway_in_flight_requests",
 }
 
 

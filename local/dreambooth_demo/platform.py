@@ -39,6 +39,16 @@ def foreign_parts(namespace: dict[str, Any] | None, definitions: list[dict[str, 
     return found
 
 
+def counts_requests(api_service: dict[str, Any] | None) -> bool:
+    """Whether autoscalers can ask for requests in flight: by the adapter that `dreambooth_local` made. Pure.
+
+    `api_service` is the cluster's external metrics API: another one there would not know our series.
+    """
+    served = {"namespace": "kube-system", "name": "prometheus-adapter"}
+    found = ((api_service or {}).get("spec", {}).get("service") or {}).items()
+    return served.items() <= found
+
+
 def check_not_foreign(kube: Kube) -> None:
     """Raise ForeignInstallation when the chart's release or CRDs of another owner are on the cluster."""
     crds = [d for d in kube.list("crd") if d["spec"]["group"] == names.GROUP]
@@ -56,6 +66,8 @@ def install(kube: Kube, chart: Path, namespaces: list[str]) -> None:
     values = image_values() if kube.local else {}
     settings = [f"store.namespaces={{{','.join(namespaces)}}}", *(f"{key}={value}" for key, value in values.items())]
     flags = [word for setting in settings for word in ("--set-string", setting)]
+    if counts_requests(kube.get("apiservice", "v1beta1.external.metrics.k8s.io", "default")):
+        flags += ["--set", "metricsApi.enabled=true"]
     try:
         kube.helm(
             "upgrade", "--install", RELEASE, str(chart), "--namespace", NAMESPACE,

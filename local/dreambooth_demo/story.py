@@ -9,7 +9,7 @@ import yaml
 
 from dreambooth_api.parse import fill_prompt
 from dreambooth_demo import evidence, platform
-from dreambooth_demo.access import service_url
+from dreambooth_demo.access import model_url
 from dreambooth_demo.kube import Kube
 from dreambooth_demo.pictures import draw
 from dreambooth_demo.sheet import contact_sheet, load_pictures
@@ -40,7 +40,7 @@ def tell(steps: Steps, kube: Kube, root: Path, out: Path) -> None:
     with steps.step("endpoint Ready", f"waiting for the endpoint of {model_name}"):
         wait_for_model(kube, NAMESPACE, model_name, steps.say, seconds=600)
     with steps.step("pictures", "asking the endpoint for pictures"):
-        endpoint = service_url(kube, NAMESPACE, f"{model_name}-endpoint")
+        endpoint = model_url(kube, NAMESPACE, model_name)
         draw_sheet(endpoint, model_name, job, root, out)
     found = evidence.collect(kube, NAMESPACE, name, model_name, (store, bucket))
     _close(steps, kube, out, endpoint, found, phases)

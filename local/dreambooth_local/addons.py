@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from string import Template
+from textwrap import indent
 
 from dreambooth_local import programs
 from dreambooth_local.commands import run
@@ -13,7 +14,9 @@ from dreambooth_local.places import Places
 
 MANIFESTS = Path(__file__).parent / "manifests"
 FIRST = ("node", "coredns", "storage")
-METRICS = "metrics"
+METRICS = ("metrics", "adapter")
+# One text for every cluster: what the chart gives to those that bring their own adapter.
+RULES = Path(__file__).parents[2] / "charts/dreambooth/files/adapter-rules.yaml"
 
 
 def _alone(name: str, program: Path, path: str, user: str = "65532:65532") -> SmallImage:
@@ -35,15 +38,23 @@ def first_images(where: Places) -> list[SmallImage]:
     ]
 
 
-def metrics_image(where: Places) -> SmallImage:
-    name = f"docker.io/dreambooth/metrics-server:v{programs.METRICS_SERVER}"
-    return _alone(name, programs.paths(where)["metrics-server"], "/metrics-server")
+def metrics_images(where: Places) -> list[SmallImage]:
+    """Those of the metrics APIs."""
+    versions = {"metrics-server": programs.METRICS_SERVER, "prometheus-adapter": programs.PROMETHEUS_ADAPTER}
+    return [
+        _alone(f"docker.io/dreambooth/{name}:v{version}", programs.paths(where)[name], f"/{name}")
+        for name, version in versions.items()
+    ]
 
 
 def manifest(name: str, where: Places) -> str:
-    """The text of one manifest; only storage.yaml has a place to fill in."""
+    """The text of one manifest, its places filled in."""
     text = (MANIFESTS / f"{name}.yaml").read_text()
-    return Template(text).substitute(volumes=f"{where.state}/volumes") if name == "storage" else text
+    places = {
+        "storage": {"volumes": f"{where.state}/volumes"},
+        "adapter": {"rules": indent(RULES.read_text().rstrip(), "    ")},
+    }
+    return Template(text).substitute(places[name]) if name in places else text
 
 
 def apply(where: Places, *names: str) -> None:

@@ -88,8 +88,9 @@ def node(where: Places) -> str:
 
 
 def metrics(where: Places) -> str:
-    """metrics-server; returns once it has figures."""
-    load_small(where, [addons.metrics_image(where)])
-    addons.apply(where, addons.METRICS)
+    """metrics-server and prometheus-adapter; returns once the first has figures and the second answers."""
+    load_small(where, addons.metrics_images(where))
+    addons.apply(where, *addons.METRICS)
     until(lambda: health.measures(where), 180, "metrics-server", Daemons(where.state))
+    until(lambda: health.counts(where), 180, "prometheus-adapter", Daemons(where.state))
     return "measures"

@@ -48,6 +48,11 @@ def measures(where: Places) -> bool:
         return False
 
 
+def counts(where: Places) -> bool:
+    """True once prometheus-adapter answers: from then on HPAs see what Prometheus counts."""
+    return Api(where.state / "pki").answers("/apis/external.metrics.k8s.io/v1beta1")
+
+
 def query(name: str) -> bytes:
     """A DNS question for the A record of `name` (RFC 1035, section 4)."""
     labels = b"".join(bytes([len(label)]) + label.encode() for label in name.split("."))

@@ -19,6 +19,7 @@ COREDNS = "1.13.1"
 PAUSE = "1"
 LOCAL_PATH = "0.0.30"
 METRICS_SERVER = "0.8.0"  # of the libraries that Kubernetes brings here; later ones want newer ones of their own
+PROMETHEUS_ADAPTER = "0.12.0"  # its last; Kubernetes' own group wants KEDA after it, whose operator links every cloud
 MINIO = "RELEASE.2026-02-12T20-18-48Z"  # its last source
 MINIO_MODULE = "v0.0.0-20260212201848-7aac2a2c5b7c"
 VERSITYGW = "1.8.0"
@@ -58,6 +59,7 @@ CLUSTER = (
     Program("coredns", COREDNS, "./coredns"),
     Program("pause", PAUSE, "./pause"),
     Program("metrics-server", METRICS_SERVER, "sigs.k8s.io/metrics-server/cmd/metrics-server"),
+    Program("prometheus-adapter", PROMETHEUS_ADAPTER, "./prometheus-adapter"),
 )
 # Of the same module but built by itself: it imports logrus under its old, capitalised name, which no build may mix with
 # the new one.

@@ -7,6 +7,10 @@ import pytest
 from tests.chart.variants import DEMO
 
 pytestmark = pytest.mark.cluster
+SERVERS = {
+    "matchLabels": {"app.kubernetes.io/managed-by": "dreambooth-operator"},
+    "matchExpressions": [{"key": "dreambooth.dev/component", "operator": "In", "values": ["server", "canary"]}],
+}
 ON = (*DEMO, "--set", "networkPolicy.enabled=true")
 
 
@@ -27,7 +31,8 @@ def test_each_server_takes_its_ports_from_the_platform_and_its_pods_only(render)
     system = "dreambooth-system"
     assert set(policies) == {
         (system, "dreambooth-operator"), (system, "dreambooth-minio"), (system, "dreambooth-mlflow"),
-        (system, "dreambooth-prometheus"), ("demo", "dreambooth-jobs"),
+        (system, "dreambooth-prometheus"), (system, "dreambooth-gateway"), ("demo", "dreambooth-jobs"),
+        ("demo", "dreambooth-replicas"),
     }  # fmt: skip
     (rule,) = policies[system, "dreambooth-minio"]["ingress"]
     assert {p["port"] for p in rule["ports"]} == {9000, 9001}
@@ -41,6 +46,46 @@ def test_ranks_hear_only_ranks_of_their_namespace(render):
     assert among["from"][0]["podSelector"]["matchLabels"]["dreambooth.dev/component"] == "train"
     assert "namespaceSelector" not in among["from"][0]
     assert [p["port"] for p in metrics["ports"]] == [9400]
+
+
+def _components(peers: list[dict[str, Any]]) -> set[str]:
+    """Parts of the chart that a rule names, each in the release's namespace."""
+    for peer in peers:
+        namespaces = peer.get("namespaceSelector", {}).get("matchLabels", {})
+        assert namespaces in ({}, {"kubernetes.io/metadata.name": "dreambooth-system"})
+        assert namespaces or "namespaceSelector" not in peer
+    return {peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in peers}
+
+
+def test_nobody_goes_round_the_gateway_which_checks_the_keys(render):
+    policies = _policies(render(*ON))
+    replicas = policies["demo", "dreambooth-replicas"]
+    assert replicas["podSelector"] == SERVERS
+    (rule,) = replicas["ingress"]
+    assert [p["port"] for p in rule["ports"]] == [8080]
+    assert _components(rule["from"]) == {"gateway", "operator", "prometheus"}
+    (*_, routes) = policies["dreambooth-system", "dreambooth-operator"]["ingress"]
+    assert ([p["port"] for p in routes["ports"]], _components(routes["from"])) == ([9402], {"gateway"})
+
+
+def test_without_a_gateway_clients_reach_replicas(render):
+    policies = _policies(render(*ON, "--set", "gateway.enabled=false"))
+    assert not [name for _, name in policies if name in ("dreambooth-gateway", "dreambooth-replicas")]
+
+
+def test_a_gateway_takes_requests_from_everybody_and_connects_to_its_own_alone(render):
+    def egress(*flags):
+        return _policies(render(*ON, *flags))["dreambooth-system", "dreambooth-gateway"]["egress"]
+
+    policy = _policies(render(*ON))["dreambooth-system", "dreambooth-gateway"]
+    assert policy["ingress"] == [{"ports": [{"port": 8080}]}]
+    dns, operator, replicas = egress()
+    assert {p["port"] for p in dns["ports"]} == {53}
+    assert ([p["port"] for p in operator["ports"]], _components(operator["to"])) == ([9402], {"operator"})
+    assert [p["port"] for p in replicas["ports"]] == [8080]
+    assert replicas["to"] == [{"namespaceSelector": {}, "podSelector": SERVERS}]
+    check = '[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"checks"}}}]'
+    assert "to" in egress("--set-json", f"networkPolicy.gatewayTo={check}")[-1]
 
 
 def test_an_administrator_opens_them_to_others(render):

@@ -42,6 +42,9 @@ def test_everything_of_ours_is_scraped(render):
     replicas = "dreambooth-operator-replicas.dreambooth-system.svc"
     assert jobs["dreambooth-operator"]["dns_sd_configs"] == [{"names": [replicas], "type": "A", "port": 9401}]
     assert jobs["dreambooth-pods"]["http_sd_configs"][0]["url"] == f"http://{operator}/targets"
+    gateways = "dreambooth-gateway-replicas.dreambooth-system.svc"
+    (found,) = jobs["dreambooth-gateway"]["dns_sd_configs"]
+    assert (found["names"], found["port"], found["refresh_interval"]) == ([gateways], 8080, "5s")
     assert config["global"]["scrape_interval"] == "5s"
 
 
@@ -101,6 +104,52 @@ ALERTS = {
           "dreambooth_queue_duration_seconds_bucket{model='a',le='60'}": "0+9x30",
           "dreambooth_queue_duration_seconds_bucket{model='a',le='+Inf'}": "0+9x30"}, "25m", True),
     ],
+    "DreamBoothGatewayDown": [
+        ({"dreambooth_gateway_in_flight_requests{model='a'}": "0x5 stale", "dreambooth_models{phase='Ready'}": "1x30"},
+         "20m", True),
+        ({"dreambooth_gateway_in_flight_requests{model='a'}": "0x30", "dreambooth_models{phase='Ready'}": "1x30"},
+         "20m", False),
+        ({"dreambooth_models{phase='Ready'}": "1x30"}, "20m", False),
+        ({"dreambooth_gateway_in_flight_requests{model='a'}": "0x5 stale", "dreambooth_models{phase='Ready'}": "0x30"},
+         "20m", False),
+    ],
+    "DreamBoothGatewayErrors": [
+        ({"dreambooth_gateway_requests_total{model='a',code='200'}": "0+90x30",
+          "dreambooth_gateway_requests_total{model='a',code='502'}": "0+10x30"}, "20m", True),
+        ({"dreambooth_gateway_requests_total{model='a',code='200'}": "0+90x30",
+          "dreambooth_gateway_requests_total{model='a',code='503'}": "0+90x30"}, "20m", False),
+    ],
+    "DreamBoothRequestsShed": [
+        ({"dreambooth_gateway_requests_total{model='a',code='200'}": "0+80x40",
+          "dreambooth_gateway_requests_total{model='a',code='429'}": "0+20x40"}, "30m", True),
+        ({"dreambooth_gateway_requests_total{model='a',code='200'}": "0+80x40",
+          "dreambooth_gateway_requests_total{model='a',code='400'}": "0+20x40"}, "30m", False),
+    ],
+    "DreamBoothRequestsHeld": [
+        ({"dreambooth_gateway_hold_duration_seconds_bucket{model='a',le='30'}": "0x30",
+          "dreambooth_gateway_hold_duration_seconds_bucket{model='a',le='60'}": "0+9x30",
+          "dreambooth_gateway_hold_duration_seconds_bucket{model='a',le='+Inf'}": "0+9x30"}, "25m", True),
+        ({"dreambooth_gateway_hold_duration_seconds_bucket{model='a',le='30'}": "0+9x30",
+          "dreambooth_gateway_hold_duration_seconds_bucket{model='a',le='+Inf'}": "0+9x30"}, "25m", False),
+    ],
+    "DreamBoothReplicasLost": [
+        ({"dreambooth_gateway_requests_total{model='a',code='200'}": "0+10x40",
+          "dreambooth_gateway_retries_total{model='a'}": "0+5x40"}, "30m", True),
+        ({"dreambooth_gateway_requests_total{model='a',code='200'}": "0+10x40",
+          "dreambooth_gateway_retries_total{model='a'}": "0+1x40"}, "30m", False),
+    ],
+    "DreamBoothPoolStuck": [
+        ({"dreambooth_gateway_pool_in_flight_requests{pool='p'}": "3x40",
+          "dreambooth_images_total{pool='p',model='a'}": "7x40"}, "30m", True),
+        ({"dreambooth_gateway_pool_in_flight_requests{pool='p'}": "3x40",
+          "dreambooth_images_total{pool='p',model='a'}": "0+1x40"}, "30m", False),
+        ({"dreambooth_gateway_pool_in_flight_requests{pool='p'}": "0x40"}, "30m", False),
+    ],
+    "DreamBoothCanaryErrors": [
+        ({"dreambooth_requests_total{component='canary',model='a',code='200'}": "0+90x30",
+          "dreambooth_requests_total{component='canary',model='a',code='500'}": "0+10x30"}, "20m", True),
+        ({"dreambooth_requests_total{component='server',model='a',code='500'}": "0+10x30"}, "20m", False),
+    ],
 }  # fmt: skip
 
 
@@ -133,7 +182,8 @@ def test_dashboard_and_alerts_ask_for_series_that_the_platform_has():
     root = CHART.parents[1]
     told = "".join(
         path.read_text() for part in ("operator", "trainer", "server") for path in (root / part).rglob("*.py")
-    ).replace('f"dreambooth_training_{name}"', "")
+    )
+    told = told.replace('f"dreambooth_training_{name}"', "").replace('f"{_PREFIX}', '"dreambooth_gateway_')
     gauges = re.findall(r'gauge\("(\w+)"', told)
     asked = (CHART / "files/alerts.yaml").read_text() + (CHART / "files/dashboard.json").read_text()
     for name in set(re.findall(r"\bdreambooth_(?!job\b)\w+", asked)):

@@ -49,9 +49,11 @@ def test_with_namespaces_the_operator_has_nothing_cluster_wide(render):
     lease = roles.pop((NAMESPACE, "dreambooth-operator-lease"))
     assert lease == {"coordination.k8s.io/leases": {"create", "get", "update"}}
     assert roles == {("a", "dreambooth-operator"): EXPECTED, ("b", "dreambooth-operator"): EXPECTED}
-    assert set(_roles(manifests, "ClusterRole")) == {("", "dreambooth-view"), ("", "dreambooth-edit")}
+    assert set(_roles(manifests, "ClusterRole")) == {
+        ("", "dreambooth-view"), ("", "dreambooth-edit"), ("", "dreambooth-admin"),
+    }  # fmt: skip
     assert not [m for m in manifests if m["kind"] == "ClusterRoleBinding"]
-    (operator,) = [m for m in manifests if m["kind"] == "Deployment"]
+    (operator,) = [m for m in manifests if (m["kind"], m["metadata"]["name"]) == ("Deployment", "dreambooth-operator")]
     (container,) = operator["spec"]["template"]["spec"]["containers"]
     assert {"name": "DREAMBOOTH_NAMESPACES", "value": "a,b"} in container["env"]
 
@@ -93,3 +95,14 @@ def test_view_reads_and_edit_writes_both_kinds(render):
         assert view[f"dreambooth.dev/{kind}"] == {"get", "list", "watch"}
         assert {"create", "patch", "delete"} <= edit[f"dreambooth.dev/{kind}"]
         assert f"dreambooth.dev/{kind}/status" not in edit
+
+
+def test_pools_are_everybodys_to_see_and_administrators_to_make(render):
+    manifests = render()
+    roles = _roles(manifests, "ClusterRole")
+    assert roles["", "dreambooth-view"]["dreambooth.dev/servingpools"] == {"get", "list", "watch"}
+    assert "dreambooth.dev/servingpools" not in roles["", "dreambooth-edit"]
+    assert {"create", "patch", "delete"} <= roles["", "dreambooth-admin"]["dreambooth.dev/servingpools"]
+    (admin,) = [m for m in manifests if (m["kind"], m["metadata"]["name"]) == ("ClusterRole", "dreambooth-admin")]
+    told = {key for key in admin["metadata"]["labels"] if key.startswith("rbac.authorization.k8s.io/")}
+    assert told == {"rbac.authorization.k8s.io/aggregate-to-admin"}

@@ -46,6 +46,12 @@ def test_helm_lint_is_content(helm):
         ("mlflow.allowedHosts=mlflow.example.com", "/mlflow/allowedHosts"),
         ("prometheus.scrapeInterval=5", "/prometheus/scrapeInterval"),
         ("monitoring.serviceMonitors.enabled=true", "serviceMonitors"),
+        ("gateway.replicas=0", "/gateway/replicas"),
+        ("gateway.url=gateway:80", "/gateway/url"),
+        ("gateway.args=--port=1", "/gateway/args"),
+        ("gateway.tokenSecret=My_Secret", "/gateway/tokenSecret"),
+        ("metricsApi.enabled=yes", "/metricsApi/enabled"),
+        ("networkPolicy.gatewayTo=all", "/networkPolicy/gatewayTo"),
         ("crds.install=1", "/crds/install"),
         ("fullnameOverride=Dream", "/fullnameOverride"),
     ],
@@ -81,7 +87,9 @@ def test_the_release_dreambooth_has_the_names_that_others_rely_on(render):
     ports = {name: {p["port"] for p in service["spec"]["ports"]} for name, service in services.items()}
     assert ports == {
         "dreambooth-operator": {9401, 8080},
-        "dreambooth-operator-replicas": {9401},
+        "dreambooth-operator-replicas": {9401, 9402},
+        "dreambooth-gateway": {80},
+        "dreambooth-gateway-replicas": {8080},
         "dreambooth-minio": {9000, 9001},
         "dreambooth-mlflow": {5000},
         "dreambooth-prometheus": {9090},
@@ -108,7 +116,7 @@ def test_images_are_short_public_names_and_a_mirror_prefixes_them(render):
 
     public = images(*DEMO)
     assert public == {
-        "dreambooth/operator:0.1.0", "dreambooth/trainer:0.1.0",
+        "dreambooth/operator:0.1.0", "dreambooth/trainer:0.1.0", "dreambooth/server:0.1.0",
         "minio/minio:RELEASE.2025-09-07T16-13-09Z", "prom/prometheus:v2.42.0",
     }  # fmt: skip
     assert images(*DEMO, "--set", "images.registry=mirror.example.com") == {f"mirror.example.com/{i}" for i in public}
@@ -149,7 +157,7 @@ def test_every_manifest_says_where_it_belongs(render, variant):
 
 def test_custom_resource_definitions_can_be_left_out_and_are_kept(render):
     crds = [m for m in render() if m["kind"] == "CustomResourceDefinition"]
-    assert len(crds) == 2
+    assert len(crds) == 3
     assert all(m["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep" for m in crds)
     assert not [m for m in render("--set", "crds.install=false") if m["kind"] == "CustomResourceDefinition"]
 

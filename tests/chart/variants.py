@@ -26,9 +26,11 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "monitoring": (*DEMO, *MONITORING),
     "everything": (
         *DEMO, *MONITORING, "--set", "networkPolicy.enabled=true,podDisruptionBudget.enabled=true,"
+        "metricsApi.enabled=true,"
         "operator.namespaces={demo},images.pullSecrets={registry},images.registry=registry.example.com/mirror,"
         "operator.priorityClassName=system-cluster-critical,operator.env.A=b",
     ),
+    "no gateway": (*DEMO, "--set", "gateway.enabled=false,metricsApi.enabled=true,networkPolicy.enabled=true"),
     "no cluster-wide parts": (
         "--set", "crds.install=false,rbac.create=false,rbac.aggregate=false,serviceAccount.create=false",
     ),

@@ -4,6 +4,7 @@ import base64
 import json
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 
 from dreambooth_api import names
 from dreambooth_demo import platform
-from dreambooth_demo.access import service_url
+from dreambooth_demo.access import model_url, service_url
 from dreambooth_demo.kube import Kube
 from dreambooth_demo.store import open_store, upload_examples
 from dreambooth_demo.watch import wait_for_job, wait_for_model
@@ -37,7 +38,7 @@ def _make_namespace(kube: Kube) -> str:
 def _delete_namespace(kube: Kube, name: str) -> None:
     if not kube.kubeconfig.exists() or kube.get("namespace", name, name) is None:
         return  # it went with the cluster: tests/local/test_lifecycle.py
-    kube.kubectl("delete", "dreamboothjobs,personalizedmodels", "--all", "-n", name, "--timeout=60s")
+    kube.kubectl("delete", "dreamboothjobs,personalizedmodels,servingpools", "--all", "-n", name, "--timeout=60s")
     kube.kubectl("delete", "namespace", name, "--timeout=120s")
 
 
@@ -85,9 +86,9 @@ class Cluster:
         return service_url(self.kube, self.namespace, service)
 
 
-@pytest.fixture
-def namespace(kube: Kube, shared_namespace: str) -> Iterator[str]:
-    """A namespace for one test, with the Secret of the store."""
+@contextmanager
+def _store_namespace(kube: Kube, shared_namespace: str) -> Iterator[str]:
+    """A namespace with the Secret of the store, for as long as it is needed."""
     name = _make_namespace(kube)
     secret = kube.get("secret", names.STORE_SECRET, shared_namespace)
     assert secret is not None
@@ -95,8 +96,24 @@ def namespace(kube: Kube, shared_namespace: str) -> Iterator[str]:
         "apiVersion": "v1", "kind": "Secret", "data": secret["data"],
         "metadata": {"name": names.STORE_SECRET, "namespace": name},
     })  # fmt: skip
-    yield name
-    _delete_namespace(kube, name)
+    try:
+        yield name
+    finally:
+        _delete_namespace(kube, name)
+
+
+@pytest.fixture
+def namespace(kube: Kube, shared_namespace: str) -> Iterator[str]:
+    """A namespace for one test, with the Secret of the store."""
+    with _store_namespace(kube, shared_namespace) as name:
+        yield name
+
+
+@pytest.fixture(scope="module")
+def module_cluster(kube: Kube, shared_namespace: str) -> Iterator[Cluster]:
+    """The cluster, with a namespace for a file's tests, of which later ones build on what earlier ones made."""
+    with _store_namespace(kube, shared_namespace) as name:
+        yield Cluster(kube, name)
 
 
 @pytest.fixture
@@ -128,8 +145,8 @@ class Trained:
 
     @property
     def endpoint(self) -> str:
-        """Where this machine reaches the endpoint."""
-        return service_url(self.kube, self.namespace, names.endpoint(self.model["metadata"]["name"]))
+        """Where this machine reaches the endpoint: at the gateway."""
+        return model_url(self.kube, self.namespace, self.model["metadata"]["name"])
 
     def secret(self, key: str) -> str:
         """A value of the namespace's store Secret."""

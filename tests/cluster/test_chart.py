@@ -32,9 +32,13 @@ def test_helm_s_own_test_passes(kube, shared_namespace):
 
 
 def test_an_upgrade_keeps_the_keys_that_were_made(kube, shared_namespace):
-    before = _keys(kube, NAMESPACE, f"{RELEASE}-minio"), _keys(kube, shared_namespace, names.STORE_SECRET)
+    def keys() -> list[dict[str, str]]:
+        made = [_keys(kube, NAMESPACE, f"{RELEASE}-{part}") for part in ("minio", "gateway")]
+        return [*made, _keys(kube, shared_namespace, names.STORE_SECRET)]
+
+    before = keys()
     kube.helm("upgrade", RELEASE, str(CHART), "--namespace", NAMESPACE, "--reuse-values", "--wait", "--timeout", "5m")
-    assert (_keys(kube, NAMESPACE, f"{RELEASE}-minio"), _keys(kube, shared_namespace, names.STORE_SECRET)) == before
+    assert keys() == before
 
 
 def test_the_platform_runs_under_pod_security_restricted(kube, shared_namespace):
@@ -63,8 +67,14 @@ def test_the_operator_may_do_what_it_must_and_no_more(kube, shared_namespace, wh
     assert _can(kube, OPERATOR, *what, "-n", shared_namespace) is allowed
 
 
-def test_view_and_edit_cover_both_kinds(cluster):
-    for role in ("view", "edit"):
+def test_the_gateway_may_do_nothing_at_the_api_server(kube, shared_namespace):
+    gateway = f"system:serviceaccount:{NAMESPACE}:{RELEASE}-gateway"
+    for what in (("get", "pods"), ("get", "secrets"), ("list", names.MODEL_PLURAL), ("create", "events")):
+        assert not _can(kube, gateway, *what, "-n", shared_namespace)
+
+
+def test_view_and_edit_cover_jobs_and_models_and_admin_pools(cluster):
+    for role in ("view", "edit", "admin"):
         user = f"--user={role}er"
         cluster.kubectl("create", "rolebinding", role, f"--clusterrole={role}", user)
     for kind in (names.JOB_PLURAL, names.MODEL_PLURAL):
@@ -73,3 +83,6 @@ def test_view_and_edit_cover_both_kinds(cluster):
         assert _can(cluster.kube, "editer", "create", kind, "-n", cluster.namespace)
         assert _can(cluster.kube, "editer", "delete", kind, "-n", cluster.namespace)
         assert not _can(cluster.kube, "editer", "patch", kind, "--subresource=status", "-n", cluster.namespace)
+    assert _can(cluster.kube, "viewer", "get", names.POOL_PLURAL, "-n", cluster.namespace)
+    assert not _can(cluster.kube, "editer", "create", names.POOL_PLURAL, "-n", cluster.namespace)
+    assert _can(cluster.kube, "adminer", "create", names.POOL_PLURAL, "-n", cluster.namespace)

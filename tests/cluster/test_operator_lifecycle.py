@@ -5,17 +5,16 @@ The pods run the real trainer image under Pod Security restricted; in the place 
 """
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dreambooth_api import names
+from tests.cluster.waiting import SOON, wait
 
 STAND_IN = Path(__file__).parent / "stand_in_trainer.py"
 CHILDREN = "jobs,pods,services,configmaps,deployments,horizontalpodautoscalers"
-SOON = 40.0
 
 
 def job(name: str, prepare: str = "ok", train: str = "ok", **spec: Any) -> dict[str, Any]:
@@ -53,15 +52,6 @@ def stage(cluster):
         "data": {"dreambooth_trainer.py": STAND_IN.read_text()},
     })  # fmt: skip
     return cluster
-
-
-def wait(what: Callable[[], Any], seconds: float = SOON) -> Any:
-    """The first true answer of `what`. Raises AssertionError with the last one."""
-    deadline = time.monotonic() + seconds
-    while not (found := what()):
-        assert time.monotonic() < deadline, f"still {found!r} after {seconds} s"
-        time.sleep(0.5)
-    return found
 
 
 def status(stage: Any, name: str) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def test_mlflow_the_store_and_prometheus_hold_the_evidence(trained):
     found = evidence.collect(trained.kube, trained.namespace, trained.job["metadata"]["name"], model, store)
     assert found.facts["MLflow"]["parameters"] > 40
     assert found.facts["MLflow"]["lossPoints"] > 5
-    assert set(found.facts["Prometheus"]) == {"operator", "trainer", "server"}
+    assert set(found.facts["Prometheus"]) == {"operator", "trainer", "server", "gateway"}
     mlflow, prometheus = found.urls["mlflow"], found.urls["prometheus"]
     # As its own page asks: MLflow refuses pages of origins that it does not know.
     search = f"{mlflow}/ajax-api/2.0/mlflow/runs/search"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dreambooth_demo.platform import NAMESPACE, OWNER, OWNER_LABEL, RELEASE, foreign_parts
+from dreambooth_demo.platform import NAMESPACE, OWNER, OWNER_LABEL, RELEASE, counts_requests, foreign_parts
 
 
 def _namespace(**labels: str) -> dict:
@@ -40,3 +40,13 @@ def test_an_empty_cluster_and_our_own_installation_are_safe():
 )
 def test_what_another_owner_installed_is_named(namespace, definitions):
     assert foreign_parts(namespace, definitions)
+
+
+def _api_service(**service: str) -> dict:
+    return {"spec": {"service": {"port": 443, **service}}}
+
+
+def test_autoscalers_ask_for_requests_in_flight_only_where_the_local_adapter_answers():
+    assert counts_requests(_api_service(namespace="kube-system", name="prometheus-adapter"))
+    for other in (None, _api_service(namespace="keda", name="keda-metrics-apiserver"), {"spec": {"service": None}}):
+        assert not counts_requests(other)

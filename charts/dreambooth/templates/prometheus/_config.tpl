@@ -14,6 +14,14 @@ scrape_configs:
       - names: [{{ include "dreambooth.host" (list . "operator-replicas") }}]
         type: A
         port: 9401
+  {{- if .Values.gateway.enabled }}
+  - job_name: dreambooth-gateway
+    dns_sd_configs:
+      - names: [{{ include "dreambooth.host" (list . "gateway-replicas") }}]
+        type: A
+        port: 8080
+        refresh_interval: {{ .Values.prometheus.scrapeInterval }}
+  {{- end }}
   # Trainer and server pods, as the operator lists them: Prometheus needs no access to the API server.
   - job_name: dreambooth-pods
     http_sd_configs:
