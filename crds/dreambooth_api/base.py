@@ -22,3 +22,7 @@ class ApiModel(BaseModel):
     def to_dict(self) -> dict:
         """The JSON-ready form with camelCase keys and without unset optional fields."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def choices(self) -> dict:
+        """The JSON-ready form of what differs from the defaults: the same in a release that knows more fields."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)

@@ -233,6 +233,16 @@ class Scoring(ApiModel):
     )
 
 
+class Sharding(StrEnum):
+    """What each rank holds of what is trained.
+
+    `Replicated`: all of it (DDP). `FullySharded`: its part of weights, gradients and optimizer state (FSDP).
+    """
+
+    REPLICATED = "Replicated"
+    FULLY_SHARDED = "FullySharded"
+
+
 class Topology(ApiModel):
     """The pods that train."""
 
@@ -240,6 +250,11 @@ class Topology(ApiModel):
     gpus_per_node: int = Field(1, ge=0, le=64, description="GPUs, and ranks, per pod; 0: train on the CPU.")
     processes_per_node: int | None = Field(
         None, ge=1, le=64, description="Ranks per pod. Default: one per GPU, 1 on the CPU."
+    )
+    sharding: Sharding = Field(
+        Sharding.REPLICATED,
+        description="What each rank holds: `Replicated`: all weights, gradients and optimizer state. `FullySharded`: "
+        "its part of them, for what does not fit; with AdamW, in bf16 or fp32, not compiled.",
     )
     template: PodOverrides = Field(PodOverrides(), description="Overrides of the pods.")
 
@@ -303,6 +318,12 @@ class DreamBoothJobSpec(ApiModel):
             "self.topology.gpusPerNode > 0 || self.training.precision != 'fp16'",
             "fp16 needs a GPU: set topology.gpusPerNode or another precision",
             ".training.precision",
+        ),
+        (
+            "!has(self.topology.sharding) || self.topology.sharding != 'FullySharded' "
+            "|| (self.training.optimizer == 'AdamW' && self.training.precision != 'fp16' && !self.training.compile)",
+            "FullySharded is for AdamW in bf16, fp32 or auto, without compile: change these or use Replicated",
+            ".topology.sharding",
         ),
         (
             "!has(self.validation.everySteps) || !has(self.training.steps) "

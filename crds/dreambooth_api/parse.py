@@ -104,6 +104,12 @@ def job_faults(spec: DreamBoothJobSpec) -> list[str]:
         faults.append("spec.training.warmupSteps: warmupSteps must be below steps")
     if spec.topology.gpus_per_node == 0 and training.precision == "fp16":
         faults.append("spec.training.precision: fp16 needs a GPU: set topology.gpusPerNode or another precision")
+    shardable = training.optimizer == "AdamW" and training.precision != "fp16" and not training.compile
+    if spec.topology.sharding == "FullySharded" and not shardable:
+        faults.append(
+            "spec.topology.sharding: FullySharded is for AdamW in bf16, fp32 or auto, without compile: change these or "
+            "use Replicated"
+        )
     every = spec.validation.every_steps
     if every is not None and training.steps is not None and every > training.steps:
         faults.append("spec.validation.everySteps: validation.everySteps must not exceed training.steps")

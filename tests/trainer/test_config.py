@@ -1,5 +1,6 @@
 import pytest
 
+from dreambooth_api.job import Lora, Method
 from dreambooth_api.parse import parse_job_file
 from dreambooth_trainer.config import check_spec, fingerprint, resolve
 from dreambooth_trainer.faults import SpecFault
@@ -103,3 +104,23 @@ def test_fingerprint_follows_what_is_trained_and_nothing_else(spec) -> None:
         fingerprint(spec(), "base", "other"),
     ]
     assert len({base, *others}) == 5
+
+
+def test_fingerprint_is_the_same_in_a_release_that_knows_more_fields(spec) -> None:
+    class NewerLora(Lora):
+        dropout: float = 0.0
+
+    class NewerMethod(Method):
+        lora: NewerLora = NewerLora()
+        layers: list[str] = []
+
+    chosen = {"lora": {"rank": 4, "dora": True}, "learnToken": True}
+    older = spec(method=chosen)
+    newer = older.model_copy(update={"method": NewerMethod.model_validate(chosen)})
+    assert fingerprint(newer, "base", "data") == fingerprint(older, "base", "data")
+    # A default that is spelled out is no other setting; a value that is not the default is one, of a new field too.
+    spelled = spec(method={**chosen, "trainTextEncoder": True})
+    assert fingerprint(spelled, "base", "data") == fingerprint(older, "base", "data")
+    for changed in ({**chosen, "layers": ["mid"]}, {**chosen, "lora": {"rank": 4, "dora": True, "dropout": 0.1}}):
+        other = older.model_copy(update={"method": NewerMethod.model_validate(changed)})
+        assert fingerprint(other, "base", "data") != fingerprint(older, "base", "data")

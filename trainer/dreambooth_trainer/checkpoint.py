@@ -45,6 +45,8 @@ class State:
     scaler: dict[str, Any] = field(default_factory=dict)
     # Numbers that MLflow has not taken yet: (step, values, milliseconds).
     unsent: list[tuple[int, dict[str, float], int]] = field(default_factory=list)
+    # Whether its tensors are copies already, which no step changes.
+    copied: bool = False
     # Of tensors on a GPU: the event after which they are as this step left them.
     ready: Any = None
 

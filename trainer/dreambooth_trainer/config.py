@@ -144,8 +144,11 @@ def check_spec(spec: DreamBoothJobSpec) -> None:
 
 
 def fingerprint(spec: DreamBoothJobSpec, base_digest: str, dataset_digest: str) -> str:
-    """What a checkpoint must share with a run to be continued by it: `sha256:<hex>`."""
-    parts = {name: getattr(spec, name).to_dict() for name in ("subject", "prior", "method", "training")}
+    """What a checkpoint must share with a run to be continued by it: `sha256:<hex>`.
+
+    Over what differs from the defaults: a newer release, which knows more fields, goes on with what an older one began.
+    """
+    parts = {name: getattr(spec, name).choices() for name in ("subject", "prior", "method", "training")}
     # Where the pictures are may change as long as they are the same pictures.
     parts["subject"].pop("images", None)
     # How many pods drew the class images changes nothing in them.

@@ -131,7 +131,7 @@ def laptop_context(
         mirror = Mirror(prefix, (job_file.parent / folder).resolve())
     out = out.absolute()
     # What is trained makes the run: another subject or setting in the same folder begins anew.
-    parts = [getattr(job.spec, part).to_dict() for part in ("base_model", "subject", "prior", "method", "training")]
+    parts = [getattr(job.spec, part).choices() for part in ("base_model", "subject", "prior", "method", "training")]
     uid = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     return Context(
         namespace=metadata.get("namespace") or "local",

@@ -7,10 +7,12 @@ CPU, so that none of them waits for a GPU's queue.
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,7 +21,12 @@ from dreambooth_trainer.faults import SavedOnSigterm
 
 # Rank 0 may draw validation pictures for long while the others wait.
 TIMEOUT = timedelta(minutes=30)
+# How soon a rank that waits hears of a signal, and rank 0 of theirs, seconds.
+POLL = 0.1
 _ASKED = "asked to end; what was trained is in the store"
+# Set in the ranks' store when one that waits for rank 0 was asked to end.
+_STOP = "asked-to-end"
+T = TypeVar("T")
 
 
 @dataclass
@@ -30,6 +37,8 @@ class World:
     size: int = 1
     local_rank: int = 0
     control: Any = None
+    # Where ranks leave words for one another without meeting.
+    store: Any = None
 
     @property
     def leads(self) -> bool:
@@ -43,6 +52,19 @@ class World:
         box = [value]
         dist.broadcast_object_list(box, src=0, group=self.control)
         return box[0]
+
+    def await_lead(self, meanwhile: Callable[[], None]) -> None:
+        """Return when rank 0 has come here too. A rank that waits hears signals, and calls `meanwhile` again and again.
+
+        In a collective a process is deaf: Python runs a signal's handler only when the call returns.
+        """
+        if self.size == 1:
+            return
+        word = dist.broadcast(torch.zeros(1), src=0, group=self.control, async_op=True)
+        while not (self.leads or word.is_completed()):
+            meanwhile()
+            time.sleep(POLL)
+        word.wait()
 
     def gather(self, values: torch.Tensor) -> list[torch.Tensor]:
         """`values` (on the CPU, of one shape everywhere) of every rank, in their order."""
@@ -66,9 +88,12 @@ def join(device: str) -> World:
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     if device == "cuda":
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if device == "cuda" else "gloo", timeout=TIMEOUT)
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(address, port, size, is_master=rank == 0, timeout=TIMEOUT)
+    backend = "nccl" if device == "cuda" else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     control = dist.new_group(backend="gloo", timeout=TIMEOUT)
-    return World(rank, size, local, control)
+    return World(rank, size, local, control, store)
 
 
 class StopSignal:
@@ -109,6 +134,41 @@ class StopSignal:
             yield
         finally:
             self.immediate = False
+
+    def led(self, work: Callable[[], T], otherwise: T) -> T:
+        """What `work` gives on rank 0, on every rank; `otherwise`, soon, when any of them is asked to end meanwhile."""
+        value = otherwise
+        if self.world.leads:
+            with contextlib.suppress(SavedOnSigterm), self.at_once(), self._peers_heard():
+                value = work()
+        self.world.await_lead(self._pass_on)
+        return self.world.share(value)
+
+    def _pass_on(self) -> None:
+        if self.heard:
+            self.world.store.set(_STOP, "")
+
+    @contextlib.contextmanager
+    def _peers_heard(self) -> Iterator[None]:
+        """While it lasts, a signal to another rank counts as one to this one."""
+        if self.world.size == 1:
+            yield
+            return
+        done = threading.Event()
+
+        def listen() -> None:
+            while not done.wait(POLL):
+                if self.world.store.check([_STOP]):
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    return
+
+        listener = threading.Thread(target=listen, name="peers", daemon=True)
+        listener.start()
+        try:
+            yield
+        finally:
+            done.set()
+            listener.join()
 
     def agreed(self) -> bool:
         """Whether all ranks stop now; called once a step by every rank."""

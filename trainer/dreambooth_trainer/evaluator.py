@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,9 +11,10 @@ from PIL import Image
 from dreambooth_api.job import CheckpointStatus
 from dreambooth_trainer import scoring
 from dreambooth_trainer.checkpoint import Checkpoints
+from dreambooth_trainer.display import displayed
 from dreambooth_trainer.distributed import StopSignal
 from dreambooth_trainer.evaluations import Evaluations, best, stops
-from dreambooth_trainer.faults import SavedOnSigterm
+from dreambooth_trainer.family import Family
 from dreambooth_trainer.manifests import CorruptFolder
 from dreambooth_trainer.pictures import sheet
 from dreambooth_trainer.prepare import Inputs, Prepared
@@ -54,17 +53,13 @@ class Evaluator:
     def judge(self, writer: Writer | None, stop: StopSignal) -> Verdict:
         """Score the state of now, which has a checkpoint; whether training goes on. Called by every rank.
 
-        On a SIGTERM to rank 0 scoring is left at once: it may take longer than there is time. The restart scores first.
+        On a SIGTERM to any rank scoring is left at once: it may take longer than there is time. The restart scores
+        first.
         """
-        verdict = Verdict.GO_ON
         if writer is not None:
             writer.settle()
-            try:
-                with stop.at_once():
-                    verdict = self._scored()
-            except SavedOnSigterm:
-                verdict = Verdict.LEAVE
-        return self.session.world.share(verdict)
+        self.session.collect()
+        return stop.led(self._scored, Verdict.LEAVE)
 
     def _scored(self) -> Verdict:
         self.evaluate()
@@ -84,8 +79,8 @@ class Evaluator:
         """Score the state of now, unless a run before this one did."""
         step = self.session.step
         if step not in self.log.scores:
-            with averaged(self.session):
-                measures = self._measure()
+            with displayed(self.session) as model:
+                measures = self._measure(model.family)
             if measures:
                 self.log.add(step, measures)
                 self.desk.tracker.metrics(step, {f"score_{name}": value for name, value in measures.items()})
@@ -101,11 +96,15 @@ class Evaluator:
         while (step := best(scores, publish.gate, publish.checkpoint)) not in (None, session.step):
             assert step is not None
             try:
-                load_weights(session, self.checkpoints.load(step))
+                state = self.checkpoints.load(step)
             except CorruptFolder as e:
                 self.desk.console.say(f"the best checkpoint, of step {step}, is passed over: {e}")
                 del scores[step]
                 continue
+            if session.sharded:
+                session.whole = state.ema or state.weights
+            else:
+                load_weights(session, state)
             self.desk.console.say(f"the checkpoint of step {step} is the best of {len(scores)} scored ones")
             return step
         return session.step
@@ -123,26 +122,12 @@ class Evaluator:
             scores = scoring.as_scores(self.log.scores[step], self.prepared.base_scores)
             self.desk.board.set(scores=scores, best_checkpoint=self.status(step))
 
-    def _measure(self) -> scoring.Measures:
-        session = self.session
-        drawn = scoring.draw(session.family, session.plan)
-        track_pictures(session, self.desk, drawn.subject)
-        session.family.park_vae()
+    def _measure(self, family: Family) -> scoring.Measures:
+        drawn = scoring.draw(family, self.session.plan)
+        track_pictures(self.session, self.desk, drawn.subject)
+        family.park_vae()
         held_out = [picture.image for picture in self.got.pictures.held_out]
         return scoring.measure(drawn, held_out, *self._encoders)
-
-
-@contextlib.contextmanager
-def averaged(session: Session) -> Iterator[None]:
-    """While it lasts, the trained weights are their moving average, if there is one."""
-    parameters = session.trainee.trainable()
-    if session.ema:
-        session.ema.swap(parameters)
-    try:
-        yield
-    finally:
-        if session.ema:
-            session.ema.swap(parameters)
 
 
 def track_pictures(session: Session, desk: Desk, images: list[Image.Image]) -> None:

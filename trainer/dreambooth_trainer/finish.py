@@ -8,7 +8,8 @@ from dreambooth_api.job import Progress
 from dreambooth_api.reasons import Phase
 from dreambooth_api.result import TrainResult
 from dreambooth_trainer import scoring
-from dreambooth_trainer.evaluator import Evaluator, averaged, track_pictures
+from dreambooth_trainer.display import displayed
+from dreambooth_trainer.evaluator import Evaluator, track_pictures
 from dreambooth_trainer.prepare import Prepared
 from dreambooth_trainer.publish import Made, publish
 from dreambooth_trainer.session import Session
@@ -45,16 +46,16 @@ def params_of(session: Session, prepared: Prepared) -> dict[str, str]:
 def validate(session: Session, desk: Desk) -> None:
     """Draw the validation prompts with the state of now, into MLflow."""
     validation = session.plan.spec.validation
-    with averaged(session):
-        drawn = session.family.draw(
+    with displayed(session) as model:
+        drawn = model.family.draw(
             [p for p in session.plan.validation_prompts for _ in range(validation.images)],
             [scoring.SEED + i for i in range(len(session.plan.validation_prompts) * validation.images)],
             steps=validation.steps,
             guidance=validation.guidance_scale,
             resolution=session.plan.resolution,
         )
+        model.family.park_vae()
     track_pictures(session, desk, drawn)
-    session.family.park_vae()
 
 
 def finish(session: Session, evaluator: Evaluator, desk: Desk) -> TrainResult:
@@ -71,8 +72,8 @@ def finish(session: Session, evaluator: Evaluator, desk: Desk) -> TrainResult:
     if below is None:
         desk.board.set(phase=Phase.PUBLISHING)
         made = Made(prepared.base_digest, scores, desk.tracker.run_id(RUN_WAIT), step)
-        with averaged(session):
-            artifact = publish(session.ctx, plan, session.family, session.trainee, made)
+        with displayed(session) as model:
+            artifact = publish(session.ctx, plan, model.family, model, made)
         desk.tracker.register(f"{session.ctx.namespace}.{plan.spec.publish.name}", artifact)
         desk.console.say(f"published {artifact.uri} ({artifact.bytes / 2**20:.1f} MiB)")
     else:

@@ -23,7 +23,7 @@ from dreambooth_trainer.device import usage
 from dreambooth_trainer.distributed import StopSignal, World, join
 from dreambooth_trainer.evaluations import Evaluations
 from dreambooth_trainer.evaluator import Evaluator, Verdict
-from dreambooth_trainer.faults import NonFiniteLoss, SavedOnSigterm
+from dreambooth_trainer.faults import CheckpointsCorrupt, NonFiniteLoss, SavedOnSigterm
 from dreambooth_trainer.figures import Figures, line
 from dreambooth_trainer.loss import Loss, dreambooth_loss, min_snr_weights, sample_errors
 from dreambooth_trainer.prepare import Inputs, checkpoint_scoring_key, read_prepared
@@ -77,7 +77,8 @@ def train(ctx: Context, desk: Desk, got: Inputs | None = None) -> TrainResult | 
     check_unchanged(prepared, got)
     world = World()
     log = Evaluations(ctx.job_store, checkpoint_scoring_key(got, prepared))
-    if is_trained(ctx, got.plan, log):
+    ended = trained_step(ctx, got.plan, log)
+    if ended is not None:
         # A pod that is started again after the last step: the other ranks have ended well and will not come back.
         if int(os.environ.get("RANK", "0")) > 0:
             return None
@@ -86,7 +87,8 @@ def train(ctx: Context, desk: Desk, got: Inputs | None = None) -> TrainResult | 
     stop = StopSignal(world)
     stop.listen()
     try:
-        session = begin(ctx, got, prepared, world, desk.console)
+        session = begin(ctx, got, prepared, world, desk.console, ended)
+        check_complete(session, ended)
         desk.tracker.params(finish.params_of(session, prepared))
         for step, values, stamp in session.unsent:
             desk.tracker.metrics(step, values, stamp)
@@ -103,9 +105,23 @@ def train(ctx: Context, desk: Desk, got: Inputs | None = None) -> TrainResult | 
         world.close()
 
 
-def is_trained(ctx: Context, plan: Plan, log: Evaluations) -> bool:
-    """Whether the state of the last step, or of an early end, is in the store: scoring and publishing are left."""
-    return bool({plan.steps, log.stopped_at} & set(Checkpoints(ctx).committed()))
+def trained_step(ctx: Context, plan: Plan, log: Evaluations) -> int | None:
+    """The last step, or that of an early end, if its state is in the store: scoring and publishing are left."""
+    committed = Checkpoints(ctx).committed()
+    return next((step for step in (plan.steps, log.stopped_at) if step in committed), None)
+
+
+def check_complete(session: Session, ended: int | None) -> None:
+    """Whether the state of the last step could be read where many ranks made it. Raises CheckpointsCorrupt.
+
+    A rank that trains its rest alone would train on other batches than the job asks for.
+    """
+    if ended not in (None, session.step) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        assert ended is not None
+        raise CheckpointsCorrupt(
+            f"the checkpoint of step {ended}, the last, is spoilt, and the other ranks have ended: remove "
+            f"{Checkpoints(session.ctx).at(ended).uri} and start all ranks again, or make a new job"
+        )
 
 
 def run_loop(session: Session, desk: Desk, stop: StopSignal, evaluator: Evaluator) -> None:
@@ -122,7 +138,10 @@ def run_loop(session: Session, desk: Desk, stop: StopSignal, evaluator: Evaluato
         _writer(session, desk, evaluator) or contextlib.nullcontext() as writer,
     ):
         _steps(session, desk, stop, evaluator, writer)
-    if session.world.size > 1:
+    session.collect()
+    # Pods that end well do not come back: none ends before the last state is in the store.
+    stop.led(lambda: None, None)
+    if session.world.size > 1 and not session.sharded:
         # Every rank says it: ranks whose gradients were not averaged end with other weights, and a log shows it.
         print(f"rank {session.world.rank}: final weights {session.trainee.digest()}", flush=True)
 
@@ -145,13 +164,15 @@ def _steps(session: Session, desk: Desk, stop: StopSignal, evaluator: Evaluator,
         if saving or done % plan.log_every == 0:
             report(session, desk, traces, clock)
             traces = []
-        if saving and writer is not None:
-            writer.save(lambda: session.state(desk.tracker.unsent()))
+        if saving:
+            _save(session, desk, writer)
         if stopping and not last:
             _leave(session, desk, writer)
-        if _validation_due(plan, done) and writer is not None and not evaluator.due(done):
-            writer.settle()
-            finish.validate(session, desk)
+        if _validation_due(plan, done) and not evaluator.due(done):
+            if writer is not None:
+                writer.settle()
+            session.collect()
+            stop.led(lambda: finish.validate(session, desk), None)
             clock.since = time.monotonic()
 
 
@@ -278,6 +299,16 @@ def _writer(session: Session, desk: Desk, evaluator: Evaluator) -> Writer | None
     # accelerate wraps the optimizer; the hook is called where the weights really change.
     getattr(session.optimizer, "optimizer", session.optimizer).register_step_pre_hook(lambda *_: writer.settle())
     return writer
+
+
+def _save(session: Session, desk: Desk, writer: Writer | None) -> None:
+    """Hand the state of now to rank 0's writer; sharded, every rank gives its part at once."""
+    if session.sharded:
+        whole = session.state(desk.tracker.unsent())
+        if writer is not None:
+            writer.save(lambda: whole)
+    elif writer is not None:
+        writer.save(lambda: session.state(desk.tracker.unsent()))
 
 
 def _leave(session: Session, desk: Desk, writer: Writer | None) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dreambooth_api import layout
-from dreambooth_trainer import cache, dataset, optim, priors, trainee
+from dreambooth_trainer import cache, dataset, optim, priors, sharding, trainee
 from dreambooth_trainer.base import part_digest
 from dreambooth_trainer.checkpoint import Checkpoints, State
 from dreambooth_trainer.config import Plan, fingerprint
@@ -50,6 +50,11 @@ class Session:
     accelerator: Accelerator
     ema: Ema | None
     fingerprint: str
+    # Whether each rank holds a part of what is trained.
+    sharded: bool = False
+    # Where it does: the weights to show, as last collected on rank 0, and the model that shows them.
+    whole: dict[str, Tensor] | None = None
+    display: Trainee | None = None
     step: int = 0
     samples: int = 0
     resumed: bool = False
@@ -64,20 +69,37 @@ class Session:
         return self.data.per_step * self.world.size
 
     def state(self, unsent: list[Entry]) -> State:
-        """All that changes, not copied: it is this step's until the optimizer's next one."""
+        """All that changes, not copied: it is this step's until the optimizer's next one.
+
+        Sharded, it is brought together on rank 0, copied, and called by every rank.
+        """
         scaler = self.accelerator.scaler
+        changing = {
+            "weights": dict(self.trained),
+            "optimizer": self.optimizer.state_dict(),
+            "ema": dict(self.ema.shadow) if self.ema else {},
+        }
+        if self.sharded:
+            changing = sharding.gathered(changing, keep=self.world.leads)
+        on_gpu = self.plan.device == "cuda" and not self.sharded
         return State(
             step=self.step,
             samples=self.samples,
             fingerprint=self.fingerprint,
             world_size=self.world.size,
-            weights=dict(self.trained),
-            optimizer=self.optimizer.state_dict(),
-            ema=dict(self.ema.shadow) if self.ema else {},
+            **changing,
             scaler=scaler.state_dict() if scaler is not None else {},
             unsent=unsent,
-            ready=torch.cuda.current_stream().record_event() if self.plan.device == "cuda" else None,
+            copied=self.sharded,
+            ready=torch.cuda.current_stream().record_event() if on_gpu else None,
         )
+
+    def collect(self) -> None:
+        """Bring the weights to show together on rank 0, where they are sharded. Called by every rank."""
+        if self.sharded:
+            self.whole = None
+            found = sharding.gathered(dict(self.ema.shadow if self.ema else self.trained), keep=self.world.leads)
+            self.whole = found if self.world.leads else None
 
 
 def check_unchanged(prepared: Prepared, got: Inputs) -> None:
@@ -88,8 +110,13 @@ def check_unchanged(prepared: Prepared, got: Inputs) -> None:
         raise DatasetInvalid("baseModel: the base changed since the job began: make a new job")
 
 
-def begin(ctx: Context, got: Inputs, prepared: Prepared, world: World, console: Console) -> Session:
-    """Cache what is fixed, make the model trainable, and go back to the newest checkpoint."""
+def begin(
+    ctx: Context, got: Inputs, prepared: Prepared, world: World, console: Console, ended: int | None = None
+) -> Session:
+    """Cache what is fixed, make the model trainable, and go back to the newest checkpoint.
+
+    `ended`: the step at which training ended, if it did.
+    """
     plan, family = got.plan, got.family
     data, captions = _data(ctx, got, prepared, world)
     family.park_vae()
@@ -97,8 +124,11 @@ def begin(ctx: Context, got: Inputs, prepared: Prepared, world: World, console: 
     fixed = _embeddings(ctx, got, world, captions) if reads_only(plan) else None
     model = trainee.build(family, plan)
     text = model.read(captions) if fixed is None else fixed.to(plan.device, family.autocast)
+    if sharded := sharding.is_sharded(plan, world):
+        sharding.shard(model, plan, world)
     optimizer = optim.build_optimizer(model, plan)
-    ema = Ema(model.trainable(), plan.spec.training.ema) if plan.spec.training.ema and world.leads else None
+    averages = plan.spec.training.ema and (world.leads or sharded)
+    ema = Ema(model.trainable(), plan.spec.training.ema) if averages else None
     accelerator = _accelerator(plan)
     session = Session(
         ctx=ctx,
@@ -114,11 +144,14 @@ def begin(ctx: Context, got: Inputs, prepared: Prepared, world: World, console: 
         accelerator=accelerator,
         ema=ema,
         fingerprint=fingerprint(ctx.spec, got.base_digest, got.pictures.digest),
+        sharded=sharded,
     )
-    _resume(session, console)
+    _resume(session, console, ended)
     if plan.spec.training.compile:
         trainee.compile_unet(model, plan)
-    session.model, session.optimizer = accelerator.prepare(model, optimizer)
+    # A sharded model averages its gradients itself: it gets the number format alone, and no DDP.
+    session.model = accelerator.prepare_model(model, evaluation_mode=sharded)
+    session.optimizer = accelerator.prepare_optimizer(optimizer)
     return session
 
 
@@ -203,7 +236,7 @@ def _accelerator(plan: Plan) -> Accelerator:
     )
 
 
-def _resume(session: Session, console: Console) -> None:
+def _resume(session: Session, console: Console, ended: int | None) -> None:
     """Go back to the newest checkpoint: rank 0 chooses, every rank loads and verifies it."""
     checkpoints = Checkpoints(session.ctx, console.say)
     state = checkpoints.newest(session.fingerprint) if session.world.leads else None
@@ -216,7 +249,9 @@ def _resume(session: Session, console: Console) -> None:
         except CorruptFolder as e:
             raise CheckpointsCorrupt(f"rank {session.world.rank} cannot load the checkpoint of step {step}: {e}") from e
     load_weights(session, state)
-    session.optimizer.load_state_dict(state.optimizer)
+    # After the end it is of no use, and what many ranks divided may not fit on one.
+    if state.step != ended:
+        sharding.load_optimizer(session.optimizer, state.optimizer)
     if session.accelerator.scaler is not None and state.scaler:
         session.accelerator.scaler.load_state_dict(state.scaler)
     session.step, session.samples, session.resumed = state.step, state.samples, True
@@ -228,9 +263,8 @@ def _resume(session: Session, console: Console) -> None:
 
 def load_weights(session: Session, state: State) -> None:
     """Put a checkpoint's weights, and their average if there is one, in the place of those of now."""
-    with torch.no_grad():
-        for name, parameter in session.trainee.trainable().items():
-            parameter.copy_(state.weights[name])
-        if session.ema:
-            for name, average in session.ema.shadow.items():
-                average.copy_(state.ema[name])
+    for name, parameter in session.trainee.trainable().items():
+        sharding.put(state.weights[name], parameter)
+    if session.ema:
+        for name, average in session.ema.shadow.items():
+            sharding.put(state.ema[name], average)

@@ -36,6 +36,8 @@ class Buffers:
 
     def copy(self, state: State) -> State:
         """`state` with every tensor copied to the CPU; a GPU's copies are only issued: wait for `event`."""
+        if state.copied:
+            return state
         on_gpu = any(tensor.is_cuda for tensor in state.weights.values())
         if not on_gpu:
             return self._copy(state)
