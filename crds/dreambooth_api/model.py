@@ -46,7 +46,23 @@ class Revision(ApiModel):
     digest: str = Field(description="Its digest.")
     uri: str | None = Field(None, description="Where it is: what `spec.artifact` needs to go back to it.")
     weight: int = Field(ge=0, le=100, description="Its share of the traffic, percent.")
-    ready: bool = Field(description="Whether its replicas are ready.")
+    ready: bool = Field(
+        description="Whether its replicas are ready; of a `Shared` model: whether its pool verified it."
+    )
+    promoted: bool = Field(False, description="Whether it ever had all of the traffic.")
+    backend: str | None = Field(
+        None, description="What draws it: `model/…`, `canary/…` or `pool/…`, with the namespace and the name."
+    )
+
+
+class RolloutStatus(ApiModel):
+    """A canary on its way, or the one that was rolled back."""
+
+    digest: str = Field(description="The artifact that is tried.")
+    generation: int = Field(ge=0, description="The generation of the spec that began it.")
+    step: int = Field(0, ge=0, description="Which of `spec.rollout.steps` it is at; one more than there are: promoted.")
+    since: str | None = Field(None, description="Since when it is watched at this step; absent: its pods are starting.")
+    failure: str | None = Field(None, description="Why it was rolled back: it is not tried again until `spec` changes.")
 
 
 class PersonalizedModelStatus(ApiModel):
@@ -60,6 +76,7 @@ class PersonalizedModelStatus(ApiModel):
     ready_replicas: int = Field(0, ge=0, description="Replicas that are ready.")
     selector: str | None = Field(None, description="Label selector of the endpoint's pods, for autoscalers.")
     revisions: list[Revision] = Field([], description="Artifacts rolled out, newest first.")
+    rollout: RolloutStatus | None = Field(None, description="The canary, as long as there is one, or why it failed.")
 
 
 class PersonalizedModel(ApiModel):

@@ -15,6 +15,8 @@ LABEL_POOL = f"{GROUP}/pool"
 LABEL_COMPONENT = f"{GROUP}/component"
 LABEL_MANAGED_BY = "app.kubernetes.io/managed-by"
 COMPONENT_PREPARE, COMPONENT_TRAIN, COMPONENT_SERVER = "prepare", "train", "server"
+# A server of the artifact that a canary tries: a component of its own, so that the endpoint's Service passes it by.
+COMPONENT_CANARY = "canary"
 
 # Read by `dreambooth run` only: "PREFIX=FOLDER": URIs that begin with PREFIX are read from FOLDER, relative to the
 # job's file, so that one file serves a cluster and a laptop.
@@ -57,6 +59,9 @@ SERVICE_PORT = 80
 
 # From the gateway to a replica: which subject a request is for, and where a pool finds it.
 HEADER_MODEL, HEADER_ARTIFACT, HEADER_DIGEST = "dreambooth-model", "dreambooth-artifact", "dreambooth-digest"
+
+# The external metric that autoscalers ask for, where there is a metrics API: what gateways have in flight.
+METRIC_IN_FLIGHT = "dreambooth_in_flight_requests"
 
 MODEL_CARD = "model.json"
 MANIFEST = "MANIFEST.json"
@@ -105,6 +110,21 @@ def canary(model: str) -> str:
 def pool(name: str) -> str:
     """The Deployment and HorizontalPodAutoscaler of a pool."""
     return f"{name}-pool"
+
+
+def model_backend(namespace: str, model: str) -> str:
+    """The key of a model's own replicas in `Routes.backends`."""
+    return f"model/{namespace}/{model}"
+
+
+def canary_backend(namespace: str, model: str) -> str:
+    """The key of the replicas of a model's canary."""
+    return f"canary/{namespace}/{model}"
+
+
+def pool_backend(namespace: str, name: str) -> str:
+    """The key of a pool's replicas."""
+    return f"pool/{namespace}/{name}"
 
 
 def master_address(job: str, namespace: str) -> str:

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -11,16 +13,20 @@ import kopf
 from prometheus_client import REGISTRY
 
 from dreambooth_api import names
+from dreambooth_api.routes import GatewayReport
 from dreambooth_operator import metrics, web
 from dreambooth_operator.caches import CHILD_KINDS, OWN_KINDS, POD, SELECTOR, Caches
 from dreambooth_operator.cluster import Cluster, connect
 from dreambooth_operator.fence import Fence
 from dreambooth_operator.handlers import Handlers
 from dreambooth_operator.health import TICK, Health
+from dreambooth_operator.keys import Keys
 from dreambooth_operator.lease import Lease
 from dreambooth_operator.queue import WorkQueue
 from dreambooth_operator.reconcile import Reconciler
 from dreambooth_operator.reflector import Reflector
+from dreambooth_operator.routes import Table
+from dreambooth_operator.routes_web import routes_app
 from dreambooth_operator.settings import Settings
 from dreambooth_operator.views import Key
 
@@ -39,6 +45,8 @@ class Operator:
             for namespace in settings.namespaces or ("",)
             for kind in (*OWN_KINDS, *CHILD_KINDS, POD)
         ]
+        self._keys = Keys(cluster, self.caches)
+        self.table = Table(self.caches, self._keys.known, lambda: self._keys.version)
         self._queue: WorkQueue[Key] | None = None
         self._reconciler: Reconciler | None = None
         self.health = Health(
@@ -78,12 +86,13 @@ class Operator:
             await asyncio.wait([keeping, synced], return_when=asyncio.FIRST_COMPLETED)
             if not keeping.done():
                 queue = self._queue = WorkQueue(lambda key, delay: metrics.QUEUE_DELAY.labels(key.kind).observe(delay))
-                reconciler = Reconciler(self._cluster, self.caches, self._settings, queue, self._session)
+                reconciler = Reconciler(self._cluster, self.caches, self._settings, queue, self._session, self._keys)
                 self._reconciler = reconciler
                 for key in self._handlers.everything():
                     queue.add(key)
                 metrics.LEADER.set(1)
                 tasks = [asyncio.ensure_future(queue.work(self._reconcile)) for _ in range(self._settings.workers)]
+                tasks.append(asyncio.ensure_future(self._keys.run(self._add)))
                 await keeping
         finally:
             metrics.LEADER.set(0)
@@ -100,10 +109,17 @@ class Operator:
             await reconciler.reconcile(key)
             self.health.worked()
 
-    def _add(self, key: Key) -> None:
+    def heard(self, report: GatewayReport) -> None:
+        """A gateway reported: whoever is waited for, and sleeps, is woken at once."""
+        if reconciler := self._reconciler:
+            reconciler.gateways.take(report, time.monotonic())
+            for key in self.table.sleeping(report):
+                self._add(key)
+
+    def _add(self, key: Key, after: float = 0.0) -> None:
         # An empty queue is falsy.
         if self._queue is not None:
-            self._queue.add(key)
+            self._queue.add(key, after)
 
     def _forget(self, uid: str) -> None:
         if self._reconciler:
@@ -170,6 +186,9 @@ async def _serving(settings: Settings, operator: Operator) -> AsyncIterator[None
         await web.listen(web.health_app(operator.health), settings.health_port),
         await web.listen(web.metrics_app(REGISTRY, caches.every_pod), settings.metrics_port),
     ]
+    if settings.gateway_token_file:
+        app = routes_app(operator.table, Path(settings.gateway_token_file), operator.heard, leading)
+        runners.append(await web.listen(app, settings.routes_port))
     try:
         yield
     finally:

@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from dreambooth_api import names
+from dreambooth_api.serving import Serving, ServingMode
 from dreambooth_operator.views import Body
 
 # Kinds of children, and the label that selects them at the API server: only what is ours is cached.
-CHILD_KINDS = ("Job", "Deployment", "HorizontalPodAutoscaler", "Service", "ConfigMap")
-OWN_KINDS = (names.JOB_KIND, names.MODEL_KIND)
+CHILD_KINDS = ("Job", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Service", "ConfigMap")
+OWN_KINDS = (names.JOB_KIND, names.MODEL_KIND, names.POOL_KIND)
 POD = "Pod"
 SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGER}"
 
@@ -49,6 +50,7 @@ class Entry(NamedTuple):
 
     uid: str
     version: str
+    # Of a pool, which has none: all of it that its subjects depend on.
     phase: str
     # Under which references it is found: `_references`.
     found_by: tuple[tuple[str, ...], ...]
@@ -66,6 +68,8 @@ class Caches:
         self._entries: dict[str, dict[Name, Entry]] = {kind: {} for kind in (*OWN_KINDS, *CHILD_KINDS, POD)}
         self._index: dict[tuple[str, ...], dict[Name, None]] = {}
         self._phases: dict[str, Counter[str]] = {kind: Counter() for kind in self._entries}
+        # Grows with every change of a model, a pool, or a pod of theirs: of what routes are made of.
+        self.served = 0
 
     def put(self, kind: str, body: Mapping[str, Any]) -> bool:
         """Keep an object in the place of any earlier one of its name; False when it is the one that is there, or older
@@ -79,11 +83,12 @@ class Caches:
         if old:
             self.drop(kind, *name)
         small = slim_pod(body) if kind == POD else slim(body)
-        phase = str((body.get("status") or {}).get("phase") or "")
+        phase = _standing(body) if kind == names.POOL_KIND else str((body.get("status") or {}).get("phase") or "")
         packed = zlib.compress(json.dumps(small, separators=(",", ":")).encode(), 1)
         entry = Entry(uid, version, phase, tuple(_references(kind, body)), packed)
         self._entries[kind][name] = entry
         self._phases[kind][phase] += 1
+        self.served += _serves(kind, entry.found_by)
         for key in entry.found_by:
             self._index.setdefault(key, {})[name] = None
         return True
@@ -94,6 +99,7 @@ class Caches:
         if entry is None:
             return None
         self._phases[kind][entry.phase] -= 1
+        self.served += _serves(kind, entry.found_by)
         for key in entry.found_by:
             self._index[key].pop((namespace, name), None)
             if not self._index[key]:
@@ -138,6 +144,19 @@ class Caches:
         """Names of jobs that publish under the name."""
         return [name for _, name in self._found("jobs_by_model", namespace, model)]
 
+    def models_of_pool(self, namespace: str, pool: str) -> list[str]:
+        """Names of models that the pool serves."""
+        return [name for _, name in self._found("models_by_pool", namespace, pool)]
+
+    def models_with_keys(self) -> dict[Name, list[str]]:
+        """Models that API keys open, by the namespace and name of the Secret that holds them."""
+        found = [key for key in self._index if key[0] == "models_by_keys"]
+        return {(key[1], key[2]): [name for _, name in self._found(*key)] for key in found}
+
+    def entries(self, kind: str) -> Iterator[tuple[Name, Entry]]:
+        """Every object of a kind, not unpacked."""
+        yield from list(self._entries[kind].items())
+
     def _found(self, *key: str) -> list[Name]:
         return sorted(self._index.get(key, ()))
 
@@ -152,18 +171,54 @@ def _references(kind: str, body: Mapping[str, Any]) -> Iterator[tuple[str, ...]]
     namespace = body["metadata"]["namespace"]
     if kind == POD:
         labels = body["metadata"].get("labels") or {}
-        for label in (names.LABEL_JOB, names.LABEL_MODEL):
+        for label in (names.LABEL_JOB, names.LABEL_MODEL, names.LABEL_POOL):
             if label in labels:
                 yield "pods", namespace, label, labels[label]
-    elif kind == names.MODEL_KIND and (job := named(body, "jobRef")):
-        yield "models_by_job", namespace, job
+    elif kind == names.MODEL_KIND:
+        if job := named(body, "jobRef"):
+            yield "models_by_job", namespace, job
+        if pool := pool_of(body):
+            yield "models_by_pool", namespace, pool
+        if secret := keys_of(body):
+            yield "models_by_keys", namespace, secret
     elif kind == names.JOB_KIND and (model := named(body, "publish")):
         yield "jobs_by_model", namespace, model
 
 
 def named(body: Mapping[str, Any], field: str) -> str | None:
     """`spec.<field>.name`, if it is one."""
+    return _text_at(body, "spec", field, "name")
+
+
+def pool_of(body: Mapping[str, Any]) -> str | None:
+    """The pool that a model names, if it is served by one. The API server has filled in the default."""
+    shared = _text_at(body, "spec", "serving", "mode") == ServingMode.SHARED
+    return _text_at(body, "spec", "serving", "pool") or Serving().pool if shared else None
+
+
+def keys_of(body: Mapping[str, Any]) -> str | None:
+    """The Secret with the API keys that open a model."""
+    return _text_at(body, "spec", "serving", "access", "secret")
+
+
+def _text_at(body: Mapping[str, Any], *path: str) -> str | None:
     found: Any = body
-    for key in ("spec", field, "name"):
+    for key in path:
         found = found.get(key) if isinstance(found, Mapping) else None
     return found if isinstance(found, str) else None
+
+
+def _serves(kind: str, found_by: tuple[tuple[str, ...], ...]) -> bool:
+    """Whether routes may depend on an object: not on a training's pods, of which there are many."""
+    if kind == POD:
+        return any(key[2] != names.LABEL_JOB for key in found_by)
+    return kind in (names.MODEL_KIND, names.POOL_KIND)
+
+
+def _standing(body: Mapping[str, Any]) -> str:
+    """A pool's generation, and its Ready condition."""
+    status = body.get("status")
+    conditions = status.get("conditions") if isinstance(status, Mapping) else None
+    ready = [c for c in conditions or [] if isinstance(c, Mapping) and c.get("type") == "Ready"]
+    said = [f"{c.get('status')} {c.get('reason') if c.get('status') != 'True' else ''}" for c in ready]
+    return " ".join([str(body["metadata"].get("generation")), *said])

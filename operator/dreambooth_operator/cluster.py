@@ -42,9 +42,11 @@ class Resource(NamedTuple):
 RESOURCES = {
     names.JOB_KIND: Resource(names.API_VERSION, names.JOB_PLURAL),
     names.MODEL_KIND: Resource(names.API_VERSION, names.MODEL_PLURAL),
+    names.POOL_KIND: Resource(names.API_VERSION, names.POOL_PLURAL),
     "Job": Resource("batch/v1", "jobs"),
     "Deployment": Resource("apps/v1", "deployments"),
     "HorizontalPodAutoscaler": Resource("autoscaling/v2", "horizontalpodautoscalers"),
+    "PodDisruptionBudget": Resource("policy/v1", "poddisruptionbudgets"),
     "Service": Resource("v1", "services"),
     "ConfigMap": Resource("v1", "configmaps"),
     "Secret": Resource("v1", "secrets"),
@@ -147,6 +149,17 @@ class Cluster:
                 return None
             raise
 
+    async def secret(self, namespace: str, name: str) -> dict[str, str] | None:
+        """What is in a Secret, in base64, or None: only of one that a model names for its API keys. Raises ApiFault."""
+        if name in (".", ".."):
+            return None
+        try:
+            return (await self._call("get", RESOURCES["Secret"].path(namespace, name), "get")).get("data") or {}
+        except ApiFault as e:
+            if e.status == 404:
+                return None
+            raise
+
     async def create(self, manifest: Body) -> Body:
         """Make an object; returns it as it is now. Raises ApiFault, 409 when the name is taken."""
         path = RESOURCES[manifest["kind"]].path(manifest["metadata"]["namespace"])
@@ -176,6 +189,12 @@ class Cluster:
         mark = {"annotations": {names.ANNOTATION_SUSPENDED: "true" if value else None}}
         body = {"metadata": mark, "spec": {"suspend": value}}
         await self._unless_gone("patch", path, body, content_type, field_manager=names.MANAGER)
+
+    async def scale(self, namespace: str, deployment: str, replicas: int) -> None:
+        """Set a Deployment's replicas, which no apply names; one that is gone is no fault. Raises ApiFault."""
+        path = RESOURCES["Deployment"].path(namespace, deployment, "scale")
+        body = {"spec": {"replicas": replicas}}
+        await self._unless_gone("patch", path, body, "application/merge-patch+json", field_manager=names.MANAGER)
 
     async def delete(self, kind: str, namespace: str, name: str, uid: str) -> None:
         """Delete this very object (its uid) and what it owns: of a Job, which is only gone once its pods are, so that

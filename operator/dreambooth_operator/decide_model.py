@@ -1,16 +1,28 @@
 """What a PersonalizedModel needs next. Pure: the same view gives the same decision."""
 
 import re
+from dataclasses import replace
 
 from pydantic import ValidationError
 
 from dreambooth_api import names
 from dreambooth_api.model import Artifact, PersonalizedModelSpec, PersonalizedModelStatus
 from dreambooth_api.parse import InvalidResource, parse_model
-from dreambooth_api.reasons import Reason
-from dreambooth_api.serving import ServingMode
-from dreambooth_operator import allowances, drift, manifests_model, model_status, pods
+from dreambooth_api.reasons import ConditionType, Reason
+from dreambooth_api.serving import RolloutStrategy, ServingMode
+from dreambooth_operator import (
+    allowances,
+    decide_shared,
+    deployments,
+    drift,
+    manifests_model,
+    model_status,
+    pods,
+    rollout,
+    scaling,
+)
 from dreambooth_operator import status as statuses
+from dreambooth_operator.rollout import Plan
 from dreambooth_operator.settings import Settings
 from dreambooth_operator.views import NOTHING, Body, ChildRef, Decision, ModelView, Problem
 
@@ -27,44 +39,165 @@ def decide_model(view: ModelView, settings: Settings) -> Decision:
         spec = parse_model({key: view.body.get(key) for key in ("metadata", "spec")}).spec
     except InvalidResource as e:
         return refused(view, Problem(Reason.INVALID_SPEC, str(e)), again=None)
-    if spec.serving.mode == ServingMode.SHARED:
-        message = "serving.mode Shared needs pools, which this release does not have: use Dedicated"
-        return refused(view, Problem(Reason.INVALID_SPEC, message), again=None)
-    artifact = _artifact(view, spec)
+    if problem := _needs_gateway(spec, settings):
+        return refused(view, problem, again=None)
+    artifact = wanted_artifact(view, spec)
     if isinstance(artifact, Problem):
         return refused(view, artifact, again=None)
+    if spec.serving.mode == ServingMode.SHARED:
+        return _locked(view, decide_shared.serve(view, spec, artifact, settings))
     template = spec.serving.template
     problem = _base_secret(view) or allowances.refusal(template, "spec.serving.template", settings.pod_allowances)
     if problem:
         return refused(view, problem, again=None)
     if view.missing and not view.children:
         return refused(view, view.missing, again=RETRY)
-    return _serve(view, spec, artifact, settings)
+    return _locked(view, _serve(view, spec, artifact, settings))
 
 
 def refused(view: ModelView, problem: Problem, again: float | None = RETRY) -> Decision:
     """The model cannot be rolled out for now; what serves already goes on."""
     old = statuses.read(PersonalizedModelStatus, view.body)
-    return _write(view, old, model_status.held(view, old, problem), (), again)
+    return statuses.decision(view, old, model_status.held(view, old, problem), again=again)
+
+
+def unverified(view: ModelView, settings: Settings) -> Artifact | None:
+    """The artifact that the pool of a Shared model is to be asked about; None when there is nothing to ask."""
+    try:
+        spec = parse_model({key: view.body.get(key) for key in ("metadata", "spec")}).spec
+    except InvalidResource:
+        return None
+    artifact = wanted_artifact(view, spec)
+    if view.deleted or isinstance(artifact, Problem) or not settings.gateway_url:
+        return None
+    old = statuses.read(PersonalizedModelStatus, view.body)
+    return None if decide_shared.verified(view, old, spec, artifact) else artifact
+
+
+def _needs_gateway(spec: PersonalizedModelSpec, settings: Settings) -> Problem | None:
+    if settings.gateway_url:
+        return None
+    asked = {
+        "spec.serving.mode Shared": spec.serving.mode == ServingMode.SHARED,
+        "spec.serving.access": spec.serving.access is not None,
+        "spec.serving.minReplicas 0": spec.serving.min_replicas == 0,
+        "spec.rollout.strategy Canary": spec.rollout.strategy == RolloutStrategy.CANARY,
+    }
+    for what, used in asked.items():
+        if used:
+            message = (
+                f"{what} needs the gateway, which is not installed: set the chart's gateway.enabled, or do without"
+            )
+            return Problem(Reason.INVALID_SPEC, message)
+    return None
 
 
 def _serve(view: ModelView, spec: PersonalizedModelSpec, artifact: Artifact, settings: Settings) -> Decision:
     body, spec = _with_base_of_job(view, spec)
-    wanted = (
-        manifests_model.service(view.body),
-        manifests_model.deployment(body, spec, artifact, settings),
-        manifests_model.autoscaler(view.body, spec),
-    )
     old = statuses.read(PersonalizedModelStatus, view.body)
+    plan = _plan(view, old, spec, artifact)
+    wanted = _wanted(view, body, spec, plan, old, artifact, settings)
     refs = [ChildRef(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted]
     if taken := next((ref for ref in refs if ref in view.foreign), None):
         message = f"the {taken.kind} {taken.name} exists and is not this model's: delete it, or rename the model"
         return refused(view, Problem(Reason.NAME_CONFLICT, message))
     apply = tuple(manifest for manifest in wanted if drift.needs_apply(view, manifest))
-    new = model_status.serving(view, old, artifact)
-    ready = model_status.rolled_out(view, artifact)
-    again = 1.0 if view.leaving.intersection(refs) else None if ready else RECHECK
-    return _write(view, old, new, apply, again)
+    new = model_status.serving(view, old, artifact, plan, False, settings)
+    scale, later = _scale(view, spec, old, new, settings)
+    if scale == 0:
+        new = model_status.serving(view, old, artifact, plan, True, settings)
+    deployment = model_status.endpoint(view)
+    scaled = deployment is not None and scale != scaling.replicas(deployment)
+    rest = scale == 0 or deployments.rolled_out(deployment)
+    again = 1.0 if view.leaving.intersection(refs) else rollout.LOOK if plan and not plan.failed else later
+    return statuses.decision(
+        view,
+        old,
+        new,
+        apply=apply,
+        scale=((names.endpoint(view.name), scale),) if scaled else (),
+        delete=_unwanted(view, spec, new),
+        again=again if again is not None or rest else RECHECK,
+    )
+
+
+def _plan(
+    view: ModelView, old: PersonalizedModelStatus, spec: PersonalizedModelSpec, artifact: Artifact
+) -> Plan | None:
+    """The canary's way, if there is one; one whose strategy was changed to Rolling meanwhile is promoted at once."""
+    own = names.model_backend(view.namespace, view.name)
+    state = rollout.begun(view, old, artifact)
+    if not rollout.tries(old, artifact, spec.rollout, own):
+        return rollout.finishing(old, artifact)
+    stable = scaling.replicas(model_status.endpoint(view))
+    need = rollout.replicas(state, spec.rollout, stable)
+    enough = model_status.ready_pods(view, artifact.digest, names.COMPONENT_CANARY) >= need
+    return rollout.plan(view, state, spec.rollout, enough, view.seen)
+
+
+def _wanted(
+    view: ModelView,
+    body: Body,
+    spec: PersonalizedModelSpec,
+    plan: Plan | None,
+    old: PersonalizedModelStatus,
+    artifact: Artifact,
+    settings: Settings,
+) -> list[Body]:
+    """The children that there are to be."""
+    now, stable = rollout.current(old), artifact
+    if plan and not plan.promote and now and now.uri:
+        stable = Artifact(uri=now.uri, digest=now.digest)
+    found = [
+        manifests_model.service(view.body),
+        manifests_model.deployment(body, spec, stable, settings),
+        manifests_model.autoscaler(view.body, spec, settings),
+    ]
+    if spec.serving.max_replicas > 1:
+        found.append(manifests_model.budget(view.body))
+    if plan and not plan.failed and not (plan.promote and model_status.rolled_out(view, artifact)):
+        replicas = rollout.replicas(plan.state, spec.rollout, scaling.replicas(model_status.endpoint(view)))
+        found.append(manifests_model.canary(body, spec, artifact, replicas, settings))
+    return found
+
+
+def _unwanted(view: ModelView, spec: PersonalizedModelSpec, new: PersonalizedModelStatus) -> tuple[ChildRef, ...]:
+    """Children whose time is over: a canary that has no part in the requests any more, and a needless budget."""
+    canary = ChildRef("Deployment", names.canary(view.name))
+    budget = ChildRef("PodDisruptionBudget", names.endpoint(view.name))
+    over = new.rollout is None or new.rollout.failure is not None
+    gone = {canary: over, budget: spec.serving.max_replicas == 1}
+    return tuple(ref for ref, unwanted in gone.items() if unwanted and ref in view.children)
+
+
+def _scale(
+    view: ModelView,
+    spec: PersonalizedModelSpec,
+    old: PersonalizedModelStatus,
+    new: PersonalizedModelStatus,
+    settings: Settings,
+) -> tuple[int, float | None]:
+    """How many replicas there are to be, as far as no autoscaler says; and when to look again."""
+    deployment = model_status.endpoint(view)
+    if deployment is None or not settings.gateway_url:
+        return scaling.replicas(deployment), None
+    needed = not model_status.settled(new, names.model_backend(view.namespace, view.name))
+    ready = scaling.ready_for(statuses.condition_of(old, ConditionType.READY), view.now)
+    return scaling.wanted(scaling.replicas(deployment), spec.serving, view.demand, ready, needed)
+
+
+def _locked(view: ModelView, decision: Decision) -> Decision:
+    """Without the Secret that holds its keys nobody can ask, whatever runs."""
+    if view.locked is None:
+        return decision
+    body = {**view.body, "status": decision.status or view.body.get("status") or {}}
+    old, new = (statuses.read(PersonalizedModelStatus, found) for found in (view.body, body))
+    # Since when it is not ready the old condition knows.
+    was = statuses.condition_of(old, ConditionType.READY)
+    kept = [was if was and found.type == ConditionType.READY else found for found in new.conditions]
+    new = new.model_copy(update={"conditions": kept})
+    new = statuses.with_condition(new, view, ConditionType.READY, False, *view.locked)
+    return replace(decision, status=statuses.changed(new, view), told=statuses.serving_events(old, new))
 
 
 def _with_base_of_job(view: ModelView, spec: PersonalizedModelSpec) -> tuple[Body, PersonalizedModelSpec]:
@@ -90,7 +223,8 @@ def _base_secret(view: ModelView) -> Problem | None:
     return Problem(Reason.INVALID_SPEC, message)
 
 
-def _artifact(view: ModelView, spec: PersonalizedModelSpec) -> Artifact | Problem:
+def wanted_artifact(view: ModelView, spec: PersonalizedModelSpec) -> Artifact | Problem:
+    """The artifact that the model is to serve, or why there is none."""
     if spec.artifact:
         return spec.artifact
     assert spec.job_ref is not None  # parse_model: exactly one of the two
@@ -104,14 +238,3 @@ def _artifact(view: ModelView, spec: PersonalizedModelSpec) -> Artifact | Proble
         return Artifact.model_validate(found)
     except ValidationError as e:
         return Problem(Reason.ARTIFACT_INVALID, f"what the DreamBoothJob {name} published is no artifact: {e}")
-
-
-def _write(
-    view: ModelView,
-    old: PersonalizedModelStatus,
-    new: PersonalizedModelStatus,
-    apply: tuple[Body, ...],
-    again: float | None,
-) -> Decision:
-    told = statuses.model_events(old, new)
-    return Decision(told=told, status=statuses.changed(new, view), apply=apply, again=again)

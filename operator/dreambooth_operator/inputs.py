@@ -5,12 +5,13 @@ from typing import NamedTuple
 
 from dreambooth_api import names
 from dreambooth_api.job import DreamBoothJobSpec
+from dreambooth_api.parse import InvalidResource, parse_pool
 from dreambooth_api.reasons import Reason
 from dreambooth_api.uris import parse_uri
 from dreambooth_operator import job_results
 from dreambooth_operator.cluster import Cluster
 from dreambooth_operator.manifests_job import input_claims
-from dreambooth_operator.views import JobView, Problem
+from dreambooth_operator.views import Body, JobView, Problem
 
 
 class Need(NamedTuple):
@@ -38,6 +39,21 @@ def needs(spec: DreamBoothJobSpec) -> Iterator[Need]:
         of_images = images.scheme == "pvc" and images.authority == claim
         reason = Reason.DATASET_NOT_FOUND if of_images else Reason.BASE_MODEL_NOT_FOUND
         yield Need("PersistentVolumeClaim", claim, reason, "a pvc:// URI of the job names it")
+
+
+def pool_needs(body: Body) -> Iterator[Need]:
+    """What a pool needs. Of a spec that is not understood, nothing is asked for."""
+    yield STORE
+    try:
+        base = parse_pool({key: body.get(key) for key in ("metadata", "spec")}).spec.base_model
+    except InvalidResource:
+        return
+    if base.secret_ref:
+        yield Need("Secret", base.secret_ref.name, Reason.SECRET_NOT_FOUND, "baseModel.secretRef names it")
+    found = parse_uri(base.uri)
+    if found.scheme == "pvc":
+        purpose = "spec.baseModel.uri names it"
+        yield Need("PersistentVolumeClaim", found.authority, Reason.BASE_MODEL_NOT_FOUND, purpose)
 
 
 async def missing(cluster: Cluster, namespace: str, wanted: Iterator[Need]) -> Problem | None:

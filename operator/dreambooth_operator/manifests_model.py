@@ -1,85 +1,60 @@
-"""A model's children: Deployment, Service and HorizontalPodAutoscaler. Pure."""
+"""A model's children: Deployments, Service, HorizontalPodAutoscaler, PodDisruptionBudget. Pure."""
 
 from dreambooth_api import names
 from dreambooth_api.model import Artifact, PersonalizedModelSpec
-from dreambooth_operator import manifests, pods
+from dreambooth_operator import manifests, manifests_serving, pods
 from dreambooth_operator.drift import stamped
 from dreambooth_operator.settings import Settings
 from dreambooth_operator.views import Body
 
-GRACE_SECONDS = 60
-# Endpoints learn of a pod's end later than the pod: without a pause its last requests would be refused.
-PRE_STOP_SECONDS = 5
-# Loading may mean downloading a base of gigabytes.
-START_SECONDS = 1800
-CPU_PERCENT = 70
+
+def selector(name: str, component: str = names.COMPONENT_SERVER) -> dict[str, str]:
+    """Labels by which the endpoint's pods, or those of its canary, are found."""
+    return {names.LABEL_MODEL: name, names.LABEL_COMPONENT: component}
 
 
-def selector(name: str) -> dict[str, str]:
-    """Labels by which the endpoint's pods are found."""
-    return {names.LABEL_MODEL: name, names.LABEL_COMPONENT: names.COMPONENT_SERVER}
-
-
-def url(name: str, namespace: str) -> str:
-    """Where OpenAI's clients find the model inside the cluster."""
+def url(name: str, namespace: str, settings: Settings) -> str:
+    """Where OpenAI's clients find the model: at the gateway, or, without one, at its Service inside the cluster."""
+    if settings.gateway_url:
+        return f"{settings.gateway_url}/{namespace}/{name}/v1"
     return f"http://{names.endpoint(name)}.{namespace}.svc/v1"
 
 
 def deployment(body: Body, spec: PersonalizedModelSpec, artifact: Artifact, settings: Settings) -> Body:
-    """The server's pods.
-
-    `replicas` is left out on purpose: the autoscaler's. A Deployment begins with 1, and the autoscaler lifts it to its
-    minimum even without metrics; if an apply named the field, every later one would fight the autoscaler.
-    """
+    """The endpoint's pods."""
     name = body["metadata"]["name"]
-    template = pods.pod_template(
-        _container(body, spec, artifact, settings),
-        spec.serving.template,
-        labels=manifests.labels(names.LABEL_MODEL, name, names.COMPONENT_SERVER),
-        annotations={**pods.scrape_annotations(names.SERVER_PORT), names.ANNOTATION_ARTIFACT: artifact.digest},
-        volumes=[pods.STORE_VOLUME],
-        grace_seconds=GRACE_SECONDS,
-    )
+    template = _template(body, spec, artifact, settings, names.COMPONENT_SERVER)
     return stamped({
         **_child("apps/v1", "Deployment", body),
-        "spec": {
-            "selector": {"matchLabels": selector(name)},
-            "revisionHistoryLimit": 3,
-            "progressDeadlineSeconds": START_SECONDS,
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": template,
-        },
+        "spec": manifests_serving.deployment_spec(selector(name), template),
     })  # fmt: skip
 
 
-def _container(body: Body, spec: PersonalizedModelSpec, artifact: Artifact, settings: Settings) -> Body:
-    gpus = spec.serving.gpus
+def canary(body: Body, spec: PersonalizedModelSpec, artifact: Artifact, replicas: int, settings: Settings) -> Body:
+    """The pods of the next artifact: as many as its share of the requests takes, so that it is not judged by being
+    overrun. No autoscaler knows them."""
+    name = body["metadata"]["name"]
+    template = _template(body, spec, artifact, settings, names.COMPONENT_CANARY)
+    own = manifests.labels(names.LABEL_MODEL, name, names.COMPONENT_CANARY)
+    spec_of = manifests_serving.deployment_spec(selector(name, names.COMPONENT_CANARY), template)
+    return stamped({
+        **manifests.child("apps/v1", "Deployment", names.canary(name), names.MODEL_KIND, body, own),
+        "spec": {**spec_of, "replicas": replicas},
+    })  # fmt: skip
+
+
+def _template(body: Body, spec: PersonalizedModelSpec, artifact: Artifact, settings: Settings, component: str) -> Body:
+    name = body["metadata"]["name"]
     secret = body["metadata"].get("annotations", {}).get(names.ANNOTATION_BASE_SECRET)
-    command = ["python", "-m", "dreambooth_server"]
-    arguments = ["--artifact", artifact.uri, "--digest", artifact.digest, "--name", body["metadata"]["name"]]
-    return {
-        "name": names.COMPONENT_SERVER,
-        "image": settings.server_image,
-        "imagePullPolicy": settings.pull_policy,
-        "command": [*command, *arguments, "--port", str(names.SERVER_PORT)],
-        "ports": [{"name": "http", "containerPort": names.SERVER_PORT, "protocol": "TCP"}],
-        "env": [*pods.common_env(spec.serving.template), *pods.token_env(secret)],
-        "resources": {"limits": {pods.GPU: gpus}} if gpus else {},
-        "volumeMounts": [pods.STORE_MOUNT],
-        "startupProbe": _probe("/healthz", period=2, timeout=5, failures=START_SECONDS // 2),
-        "readinessProbe": _probe("/readyz", period=2, timeout=5, failures=3),
-        "livenessProbe": _probe("/healthz", period=10, timeout=10, failures=6),
-        "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
-    }
-
-
-def _probe(path: str, period: int, timeout: int, failures: int) -> Body:
-    return {
-        "httpGet": {"path": path, "port": "http"},
-        "periodSeconds": period,
-        "timeoutSeconds": timeout,
-        "failureThreshold": failures,
-    }
+    arguments = ["--artifact", artifact.uri, "--digest", artifact.digest, "--name", name]
+    return pods.pod_template(
+        manifests_serving.container(arguments, spec.serving, secret, settings),
+        spec.serving.template,
+        labels=manifests.labels(names.LABEL_MODEL, name, component),
+        annotations={**pods.scrape_annotations(names.SERVER_PORT), names.ANNOTATION_ARTIFACT: artifact.digest},
+        volumes=[pods.STORE_VOLUME],
+        grace_seconds=manifests_serving.GRACE_SECONDS,
+    )
 
 
 def service(body: Body) -> Body:
@@ -91,18 +66,20 @@ def service(body: Body) -> Body:
     })  # fmt: skip
 
 
-def autoscaler(body: Body, spec: PersonalizedModelSpec) -> Body:
-    """Scales the Deployment by its CPU use. It cannot go below 1: nothing would hold the requests meanwhile."""
-    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": names.endpoint(body["metadata"]["name"])}
-    utilisation = {"type": "Utilization", "averageUtilization": CPU_PERCENT}
+def autoscaler(body: Body, spec: PersonalizedModelSpec, settings: Settings) -> Body:
+    """Scales the endpoint's Deployment."""
+    name = body["metadata"]["name"]
     return stamped({
         **_child("autoscaling/v2", "HorizontalPodAutoscaler", body),
-        "spec": {
-            "scaleTargetRef": target,
-            "minReplicas": max(1, spec.serving.min_replicas),
-            "maxReplicas": spec.serving.max_replicas,
-            "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": utilisation}}],
-        },
+        "spec": manifests_serving.autoscaler_spec(names.endpoint(name), spec.serving, "model", name, settings),
+    })  # fmt: skip
+
+
+def budget(body: Body) -> Body:
+    """Keeps drains from taking the endpoint's pods all at once."""
+    return stamped({
+        **_child("policy/v1", "PodDisruptionBudget", body),
+        "spec": manifests_serving.budget_spec(selector(body["metadata"]["name"])),
     })  # fmt: skip
 
 

@@ -4,7 +4,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from dreambooth_api.adapters import AdapterState
+from dreambooth_api.model import RolloutStatus
 from dreambooth_api.result import Report
+from dreambooth_api.routes import Traffic
+from dreambooth_operator.traffic import NOTHING as NO_TRAFFIC
+from dreambooth_operator.traffic import minus
 from dreambooth_operator.views import Body, ChildRef
 
 
@@ -27,6 +32,14 @@ class Memory:
     restarts: int | None = None
     # Training pods seen running, by uid, with their begin: for the GPU time that they spent.
     alive: dict[str, datetime] = field(default_factory=dict)
+    # What a pool's replica said last of an artifact, what it was asked, and when, on the monotonic clock.
+    adapter: AdapterState | None = None
+    adapter_of: tuple[Any, ...] = ()
+    adapter_asked: float = float("-inf")
+    # The step of a canary that is watched, and what gateways had counted of it at its begin.
+    watched: tuple[str, str] | None = None
+    counted: Traffic = NO_TRAFFIC
+    met: bool = False
 
     def newest(self, cached: Body) -> Body:
         """The cached object, unless the one we wrote is newer."""
@@ -34,6 +47,18 @@ class Memory:
             return self.written
         self.written = None
         return cached
+
+    def since_step(self, rollout: RolloutStatus | None, total: Traffic) -> Traffic:
+        """What was counted since the canary's step began. Of a step that began before this memory did, all is: it
+        is a canary's, and the more of it is judged the better."""
+        met, self.met = self.met, True
+        if rollout is None or rollout.since is None:
+            self.watched = None
+            return NO_TRAFFIC
+        step = (rollout.digest, rollout.since)
+        if self.watched != step:
+            self.watched, self.counted = step, total if met else NO_TRAFFIC
+        return minus(total, self.counted)
 
     def count_restarts(self, seen: dict[str, int], known: int) -> int:
         """Restarts in all: `known` when this memory began, and one for every pod (uid → index) that took the place of

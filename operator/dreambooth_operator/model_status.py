@@ -3,62 +3,122 @@
 from dreambooth_api import names
 from dreambooth_api.model import Artifact, PersonalizedModelStatus, Revision
 from dreambooth_api.reasons import ConditionType, ModelPhase, Reason
-from dreambooth_operator import causes, manifests_model
+from dreambooth_operator import deployments, manifests_model, revisions, rollout
+from dreambooth_operator.rollout import Plan
+from dreambooth_operator.settings import Settings
 from dreambooth_operator.status import with_condition
 from dreambooth_operator.views import Body, ModelView, Problem
 
-REVISIONS = 5
+AVAILABLE = Problem(Reason.AVAILABLE, "rolled out")
+ASLEEP = "nobody asks, and no replica runs; the next request wakes one"
+WAKING = "somebody asks: a replica is starting"
 
 
 def held(view: ModelView, old: PersonalizedModelStatus, problem: Problem) -> PersonalizedModelStatus:
     """No roll-out is possible; what an earlier one left serves on."""
-    serves = _available(view) > 0
-    new = _base(view, old).model_copy(update={"phase": ModelPhase.DEGRADED if serves else ModelPhase.PENDING})
+    now = rollout.current(old)
+    pooled = bool(now and (now.backend or "").startswith("pool/")) and view.pool is not None
+    serves = pooled or deployments.available(endpoint(view)) > 0
+    new = base(view, old).model_copy(update={"phase": ModelPhase.DEGRADED if serves else ModelPhase.PENDING})
     new = with_condition(new, view, ConditionType.PROGRESSING, False, problem.reason, problem.message)
     reason = Reason.AVAILABLE if serves else problem.reason
     message = "an earlier artifact is served" if serves else problem.message
     return with_condition(new, view, ConditionType.READY, serves, reason, message)
 
 
-def serving(view: ModelView, old: PersonalizedModelStatus, artifact: Artifact) -> PersonalizedModelStatus:
-    """Being rolled out, or rolled out."""
-    done, available = rolled_out(view, artifact), _available(view) > 0
-    problem = _trouble(view, artifact)
-    new = _base(view, old).model_copy(
+def serving(
+    view: ModelView,
+    old: PersonalizedModelStatus,
+    artifact: Artifact,
+    plan: Plan | None,
+    asleep: bool,
+    settings: Settings,
+) -> PersonalizedModelStatus:
+    """Being rolled out, or rolled out. `asleep`: it is to have no replicas."""
+    selector, own = manifests_model.selector(view.name), names.model_backend(view.namespace, view.name)
+    new = base(view, old).model_copy(
         update={
-            "phase": _phase(done, available, problem),
-            "url": manifests_model.url(view.name, view.namespace),
-            "selector": ",".join(f"{key}={value}" for key, value in manifests_model.selector(view.name).items()),
-            "revisions": _revisions(view, old, artifact, available),
+            "url": manifests_model.url(view.name, view.namespace, settings),
+            "selector": ",".join(f"{key}={value}" for key, value in selector.items()),
+            "revisions": _revisions(view, old, artifact, plan),
+            "rollout": None if plan is None or _promoted(view, artifact, plan) else plan.state,
         }
     )
+    # A canary that was rolled back is done; one that is promoted, once its artifact is everywhere.
+    done = rolled_out(view, artifact) if plan is None or plan.promote else plan.failed
+    problem = _trouble(view, artifact, plan)
+    new = progressing(new, view, plan, done, problem)
+    available = deployments.available(endpoint(view)) > 0
+    waking = old.phase == ModelPhase.IDLE and not available and problem is None and settled(new, own)
+    if asleep or waking:
+        new = new.model_copy(update={"phase": ModelPhase.IDLE})
+        message = ASLEEP if asleep else WAKING
+        return with_condition(new, view, ConditionType.READY, True, Reason.SCALED_TO_ZERO, message)
+    new = new.model_copy(update={"phase": phase(done and available, available, problem)})
+    return _ready(new, view, artifact, plan, problem, available)
+
+
+def progressing(
+    new: PersonalizedModelStatus, view: ModelView, plan: Plan | None, done: bool, problem: Problem | None
+) -> PersonalizedModelStatus:
+    """The condition: whether something is being rolled out, or why not."""
+    if plan and plan.failed:
+        return with_condition(new, view, ConditionType.PROGRESSING, False, *plan.word)
     if done:
-        reason, message = problem or Problem(Reason.AVAILABLE, "rolled out")
-        new = with_condition(new, view, ConditionType.PROGRESSING, False, reason, message)
-        return with_condition(new, view, ConditionType.READY, True, Reason.AVAILABLE, f"serves {artifact.digest}")
-    reason, message = problem or Problem(Reason.ROLLING_OUT, "pods are starting")
-    new = with_condition(new, view, ConditionType.PROGRESSING, problem is None, reason, message)
-    if available:
+        return with_condition(new, view, ConditionType.PROGRESSING, False, *(problem or AVAILABLE))
+    word = plan.word if plan else Problem(Reason.ROLLING_OUT, "pods are starting")
+    return with_condition(new, view, ConditionType.PROGRESSING, problem is None, *(problem or word))
+
+
+def _ready(
+    new: PersonalizedModelStatus,
+    view: ModelView,
+    artifact: Artifact,
+    plan: Plan | None,
+    problem: Problem | None,
+    available: bool,
+) -> PersonalizedModelStatus:
+    if not available:
+        reason, message = problem or Problem(Reason.ROLLING_OUT, "pods are starting")
+        return with_condition(new, view, ConditionType.READY, False, reason, message)
+    now = rollout.current(new)
+    if plan is None and not rolled_out(view, artifact):
         return with_condition(new, view, ConditionType.READY, True, Reason.ROLLING_OUT, "earlier pods serve meanwhile")
-    return with_condition(new, view, ConditionType.READY, False, reason, message)
+    message = f"serves {now.digest if now else artifact.digest}"
+    return with_condition(new, view, ConditionType.READY, True, Reason.AVAILABLE, message)
+
+
+def phase(done: bool, available: bool, problem: Problem | None) -> ModelPhase:
+    """Where a model is that has, or should have, replicas."""
+    if done:
+        return ModelPhase.READY
+    return ModelPhase.DEGRADED if available and problem else ModelPhase.PROGRESSING
+
+
+def settled(status: PersonalizedModelStatus, backend: str) -> bool:
+    """Whether nothing is being rolled out: `backend` draws all of the requests, and no canary is on its way."""
+    now, failed = rollout.current(status), status.rollout is not None and status.rollout.failure is not None
+    if now is None or now.weight != 100 or now.backend != backend or (status.rollout and not failed):
+        return False
+    return failed or now.digest == status.revisions[0].digest
 
 
 def rolled_out(view: ModelView, artifact: Artifact) -> bool:
-    """Whether every replica is of the wanted artifact, and one at least is available. How many there should be is the
-    autoscaler's business: a model that is scaled up has been rolled out all the same."""
-    deployment = _deployment(view)
-    if deployment is None or _artifact_of(deployment["spec"]["template"]) != artifact.digest:
+    """Whether every replica is of the wanted artifact, and one at least is available."""
+    deployment = endpoint(view)
+    if deployment is None or deployments.artifact_of(deployment["spec"]["template"]) != artifact.digest:
         return False
-    status = deployment.get("status", {})
-    return (
-        status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 1)
-        and status.get("availableReplicas", 0) >= 1
-        and status.get("replicas", 0) == status.get("updatedReplicas", 0)
-    )
+    return deployments.rolled_out(deployment)
 
 
-def _base(view: ModelView, old: PersonalizedModelStatus) -> PersonalizedModelStatus:
-    status = (_deployment(view) or {}).get("status", {})
+def endpoint(view: ModelView) -> Body | None:
+    """The Deployment of the model's own replicas."""
+    return view.child("Deployment", names.endpoint(view.name))
+
+
+def base(view: ModelView, old: PersonalizedModelStatus) -> PersonalizedModelStatus:
+    """The status with the counts of the model's own replicas."""
+    status = (endpoint(view) or {}).get("status", {})
     return old.model_copy(
         update={
             "observed_generation": view.generation,
@@ -68,52 +128,51 @@ def _base(view: ModelView, old: PersonalizedModelStatus) -> PersonalizedModelSta
     )
 
 
-def _phase(done: bool, available: bool, problem: Problem | None) -> ModelPhase:
-    if done:
-        return ModelPhase.READY
-    return ModelPhase.DEGRADED if available and problem else ModelPhase.PROGRESSING
+def ready_pods(view: ModelView, digest: str, component: str) -> int:
+    """Pods of the endpoint, or of the canary, that draw an artifact."""
+    own = (pod for pod in view.pods if pod["metadata"].get("labels", {}).get(names.LABEL_COMPONENT) == component)
+    return sum(1 for pod in own if deployments.artifact_of(pod) == digest and deployments.ready(pod))
 
 
-def _trouble(view: ModelView, artifact: Artifact) -> Problem | None:
-    """What keeps the pods of the wanted artifact from being ready."""
-    pods = [pod for pod in view.pods if _artifact_of(pod) == artifact.digest and not causes.leaving(pod)]
-    for pod in pods:
-        if problem := causes.waiting_problem(pod):
-            return problem
-    # A container that runs again may be about to succeed; what it died of is told until it is ready.
-    ended = [pod for pod in pods if causes.condition(pod, "Ready").get("status") != "True"]
-    problem = causes.failure(ended)
-    if problem and problem.reason == Reason.POD_FAILED:
-        return Problem(Reason.UNAVAILABLE, problem.message)
-    if problem:
-        return problem
-    failed = causes.condition(_deployment(view) or {}, "ReplicaFailure")
-    if failed.get("status") == "True":
-        return Problem(Reason.UNSCHEDULABLE, failed.get("message", "no pods can be made"))
-    return None
+def _promoted(view: ModelView, artifact: Artifact, plan: Plan) -> bool:
+    return plan.promote and rolled_out(view, artifact)
 
 
-def _revisions(view: ModelView, old: PersonalizedModelStatus, artifact: Artifact, available: bool) -> list[Revision]:
-    ready = any(
-        _artifact_of(pod) == artifact.digest and causes.condition(pod, "Ready").get("status") == "True"
-        for pod in view.pods
-    )
-    earlier = [revision for revision in old.revisions if revision.digest != artifact.digest]
-    serving = not ready and available
-    rest = [
-        Revision(digest=r.digest, weight=100 if serving and i == 0 else 0, ready=serving and i == 0)
-        for i, r in enumerate(earlier)
-    ]
-    return [Revision(digest=artifact.digest, weight=100 if ready else 0, ready=ready), *rest][:REVISIONS]
+def _trouble(view: ModelView, artifact: Artifact, plan: Plan | None) -> Problem | None:
+    if plan and plan.failed:
+        return None
+    pods = (pod for pod in view.pods if deployments.artifact_of(pod) == artifact.digest)
+    deployment = view.child("Deployment", names.canary(view.name)) if plan and not plan.promote else endpoint(view)
+    return deployments.trouble(pods, deployment)
 
 
-def _available(view: ModelView) -> int:
-    return (_deployment(view) or {}).get("status", {}).get("availableReplicas", 0)
+def _revisions(view: ModelView, old: PersonalizedModelStatus, artifact: Artifact, plan: Plan | None) -> list[Revision]:
+    own, now = names.model_backend(view.namespace, view.name), rollout.current(old)
+    ready = ready_pods(view, artifact.digest, names.COMPONENT_SERVER) > 0
+    if plan and not _promoted(view, artifact, plan):
+        assert now is not None  # `rollout.tries`: a canary is of something
+        tried = _tried(view, artifact, plan)
+        return revisions.listed(old, tried, _kept(view, now, 100 - tried.weight))
+    if ready or plan or (now and (now.digest, now.backend or own) == (artifact.digest, own)):
+        return revisions.listed(old, revisions.serving(artifact, own, ready))
+    if now and now.digest == artifact.digest:
+        # A pool draws it until pods of its own do.
+        return revisions.listed(old, _kept(view, now, 100))
+    return revisions.listed(old, revisions.starting(old, artifact), *([_kept(view, now, 100)] if now else []))
 
 
-def _deployment(view: ModelView) -> Body | None:
-    return view.child("Deployment", names.endpoint(view.name))
+def _tried(view: ModelView, artifact: Artifact, plan: Plan) -> Revision:
+    ready = ready_pods(view, artifact.digest, names.COMPONENT_CANARY) > 0
+    backend = None if plan.failed else names.canary_backend(view.namespace, view.name)
+    return Revision(
+        digest=artifact.digest, uri=artifact.uri, weight=plan.weight, ready=ready and not plan.failed, backend=backend
+    )  # fmt: skip
 
 
-def _artifact_of(templated: Body) -> str | None:
-    return templated["metadata"].get("annotations", {}).get(names.ANNOTATION_ARTIFACT)
+def _kept(view: ModelView, now: Revision, weight: int) -> Revision:
+    """The artifact that serves until the next one does."""
+    own = names.model_backend(view.namespace, view.name)
+    backend = now.backend or own
+    pods = ready_pods(view, now.digest, names.COMPONENT_SERVER) > 0
+    ready = pods if backend == own else now.ready
+    return now.model_copy(update={"weight": weight, "ready": ready, "promoted": True, "backend": backend})

@@ -3,10 +3,14 @@
 from datetime import datetime
 
 from dreambooth_api import names
+from dreambooth_api.reasons import ModelPhase
 from dreambooth_operator import job_results
-from dreambooth_operator.caches import Caches, named
+from dreambooth_operator.caches import Caches, named, pool_of
 from dreambooth_operator.memory import Memory
-from dreambooth_operator.views import Body, ChildRef, JobView, ModelView
+from dreambooth_operator.views import Body, ChildRef, JobView, ModelView, PoolView
+
+# A model that has not been looked at yet may need verifying, too.
+UNVERIFIED = frozenset({"", ModelPhase.PROGRESSING.value})
 
 
 def observe_job(caches: Caches, memory: Memory, cached: Body, now: datetime) -> JobView:
@@ -42,9 +46,10 @@ def observe_model(caches: Caches, memory: Memory, cached: Body, now: datetime) -
     body = memory.newest(cached)
     namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
     endpoint = names.endpoint(name)
-    refs = tuple(ChildRef(kind, endpoint) for kind in ("Service", "Deployment", "HorizontalPodAutoscaler"))
+    kinds = ("Service", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget")
+    refs = (*(ChildRef(kind, endpoint) for kind in kinds), ChildRef("Deployment", names.canary(name)))
     children, leaving, foreign = _children(caches, body, names.MODEL_KIND, refs)
-    job = named(body, "jobRef")
+    job, pool = named(body, "jobRef"), pool_of(body)
     return ModelView(
         body=body,
         now=now,
@@ -54,6 +59,30 @@ def observe_model(caches: Caches, memory: Memory, cached: Body, now: datetime) -
         settled=frozenset(memory.settled),
         pods=tuple(caches.pods(namespace, names.LABEL_MODEL, name)),
         job=caches.get(names.JOB_KIND, namespace, job) if job else None,
+        pool=caches.get(names.POOL_KIND, namespace, pool) if pool else None,
+    )
+
+
+def observe_pool(caches: Caches, memory: Memory, cached: Body, now: datetime) -> PoolView:
+    """A pool as the caches have it; inputs and what is asked of it are looked up by the caller."""
+    body = memory.newest(cached)
+    namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
+    kinds = ("Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget")
+    children, leaving, foreign = _children(
+        caches, body, names.POOL_KIND, tuple(ChildRef(kind, names.pool(name)) for kind in kinds)
+    )
+    subjects = caches.models_of_pool(namespace, name)
+    entries = (caches.entry(names.MODEL_KIND, namespace, subject) for subject in subjects)
+    return PoolView(
+        body=body,
+        now=now,
+        children=children,
+        leaving=leaving,
+        foreign=foreign,
+        settled=frozenset(memory.settled),
+        pods=tuple(caches.pods(namespace, names.LABEL_POOL, name)),
+        subjects=len(subjects),
+        unverified=sum(1 for entry in entries if entry and entry.phase in UNVERIFIED),
     )
 
 

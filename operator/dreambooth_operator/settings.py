@@ -25,9 +25,16 @@ class Settings:
     mlflow_url: str = ""
     # What pods' overrides may ask for beyond their namespace: words of `allowances`.
     pod_allowances: frozenset[str] = frozenset()
+    # Where people reach the gateway, and the file with the token by which gateways are known; without a URL there is
+    # no gateway: then no pools, no keys, no canaries, and nothing goes to 0 replicas.
+    gateway_url: str = ""
+    gateway_token_file: str = ""
+    # Autoscalers go by what gateways have in flight, as an external metric.
+    metrics_api: bool = False
     log_level: str = "INFO"
     health_port: int = names.OPERATOR_HEALTH_PORT
     metrics_port: int = names.OPERATOR_METRICS_PORT
+    routes_port: int = names.OPERATOR_ROUTES_PORT
     # How many objects are reconciled at the same time.
     workers: int = 8
     # Namespace and name of the Lease by which replicas choose the one that works, and what this one is called there.
@@ -52,9 +59,13 @@ def from_env(env: Mapping[str, str]) -> Settings:
         namespaces=_words(env.get("DREAMBOOTH_NAMESPACES", "")),
         pod_allowances=frozenset(_words(env.get("DREAMBOOTH_POD_ALLOWANCES", ""))),
         mlflow_url=env.get("DREAMBOOTH_MLFLOW_URL", "").rstrip("/"),
+        gateway_url=env.get("DREAMBOOTH_GATEWAY_URL", "").rstrip("/"),
+        gateway_token_file=env.get("DREAMBOOTH_GATEWAY_TOKEN_FILE", ""),
+        metrics_api=env.get("DREAMBOOTH_METRICS_API", "").lower() == "true",
         log_level=env.get("DREAMBOOTH_LOG_LEVEL") or "INFO",
         health_port=int(env.get("DREAMBOOTH_HEALTH_PORT") or names.OPERATOR_HEALTH_PORT),
         metrics_port=int(env.get("DREAMBOOTH_METRICS_PORT") or names.OPERATOR_METRICS_PORT),
+        routes_port=int(env.get("DREAMBOOTH_ROUTES_PORT") or names.OPERATOR_ROUTES_PORT),
         workers=int(env.get("DREAMBOOTH_WORKERS") or 8),
         lease_namespace=env.get("DREAMBOOTH_LEASE_NAMESPACE", ""),
         lease_name=env.get("DREAMBOOTH_LEASE_NAME") or names.MANAGER,

@@ -9,15 +9,25 @@ from dreambooth_api.base import ApiModel
 from dreambooth_api.conditions import Condition, set_condition
 from dreambooth_api.job import DreamBoothJobStatus
 from dreambooth_api.model import PersonalizedModelStatus
+from dreambooth_api.pool import ServingPoolStatus
 from dreambooth_api.reasons import ConditionType, Phase, Reason
 from dreambooth_operator import clock
-from dreambooth_operator.views import Body, EventType, Told, View
+from dreambooth_operator.views import Body, Decision, EventType, Told, View
 
-S = TypeVar("S", DreamBoothJobStatus, PersonalizedModelStatus)
+S = TypeVar("S", DreamBoothJobStatus, PersonalizedModelStatus, ServingPoolStatus)
 
 # Reasons of a `Failed=False` or `Ready=False` that are no trouble.
 CALM = frozenset(
-    {Reason.RUNNING, Reason.SUSPENDED, Reason.QUEUED, Reason.COMPLETED, Reason.AVAILABLE, Reason.ROLLING_OUT}
+    {
+        Reason.RUNNING,
+        Reason.SUSPENDED,
+        Reason.QUEUED,
+        Reason.COMPLETED,
+        Reason.AVAILABLE,
+        Reason.ROLLING_OUT,
+        Reason.PAUSED,
+        Reason.SCALED_TO_ZERO,
+    }
 )
 MAX_MESSAGE = 1000
 
@@ -59,6 +69,11 @@ def changed(new: ApiModel, view: View) -> Body | None:
     return None if wanted == (view.body.get("status") or {}) else wanted
 
 
+def decision(view: View, old: S, new: S, **what: Any) -> Decision:
+    """What to write for a model or a pool: what has changed of its status, what that tells, and `what` else."""
+    return Decision(told=serving_events(old, new), status=changed(new, view), **what)
+
+
 def job_events(old: DreamBoothJobStatus, new: DreamBoothJobStatus) -> tuple[Told, ...]:
     """What happened to a job between two statuses, in order. Reason and phase make an event, not every new message."""
     told = []
@@ -73,8 +88,8 @@ def job_events(old: DreamBoothJobStatus, new: DreamBoothJobStatus) -> tuple[Told
     return tuple(told)
 
 
-def model_events(old: PersonalizedModelStatus, new: PersonalizedModelStatus) -> tuple[Told, ...]:
-    """What happened to a model between two statuses."""
+def serving_events(old: S, new: S) -> tuple[Told, ...]:
+    """What happened to a model or a pool between two statuses."""
     told = []
     for kind in (ConditionType.PROGRESSING, ConditionType.READY):
         now, before = condition_of(new, kind), condition_of(old, kind)

@@ -19,7 +19,7 @@ def _target(pod: Body) -> dict | None:
         return None
     if component == names.COMPONENT_TRAIN and job_results.rank(pod) == 0:
         port = names.TRAINER_PORT
-    elif component == names.COMPONENT_SERVER:
+    elif component in (names.COMPONENT_SERVER, names.COMPONENT_CANARY):
         port = names.SERVER_PORT
     else:
         return None
@@ -30,6 +30,7 @@ def _target(pod: Body) -> dict | None:
         "component": component,
         "dreambooth_job": labels.get(names.LABEL_JOB, ""),
         "model": labels.get(names.LABEL_MODEL, ""),
+        "pool": labels.get(names.LABEL_POOL, ""),
     }
     host = f"[{address}]" if ":" in address else address
     return {"targets": [f"{host}:{port}"], "labels": {key: value for key, value in found.items() if value}}

@@ -4,8 +4,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
+from dreambooth_api.adapters import AdapterState
 from dreambooth_api.reasons import Reason
 from dreambooth_api.result import Report
+from dreambooth_api.routes import Traffic
+from dreambooth_operator.traffic import NOTHING as NO_TRAFFIC
+from dreambooth_operator.traffic import UNKNOWN, Demand
 
 Body = dict[str, Any]
 EventType = Literal["Normal", "Warning"]
@@ -103,15 +107,38 @@ class JobView(View):
 class ModelView(View):
     """A PersonalizedModel, its pods, and the job that it refers to."""
 
+    # Its own, of the endpoint and of the canary.
     pods: tuple[Body, ...] = ()
     job: Body | None = None
     missing: Problem | None = None
+    # The pool that it names, and what a replica of that said of the artifact.
+    pool: Body | None = None
+    adapter: AdapterState | None = None
+    demand: Demand = UNKNOWN
+    # What gateways saw of the canary since its step began.
+    seen: Traffic = NO_TRAFFIC
+    # The Secret with the API keys is not there.
+    locked: Problem | None = None
+
+
+@dataclass(frozen=True)
+class PoolView(View):
+    """A ServingPool, its pods, and what is asked of its subjects."""
+
+    pods: tuple[Body, ...] = ()
+    missing: Problem | None = None
+    subjects: int = 0
+    # Subjects whose artifact no replica has verified yet.
+    unverified: int = 0
+    demand: Demand = UNKNOWN
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What is to be written, in this order: events, status, children; and when to look again."""
+    """What is to be written, in this order: replicas, events, status, children; and when to look again."""
 
+    # Names of Deployments, and how many replicas they are to have.
+    scale: tuple[tuple[str, int], ...] = ()
     told: tuple[Told, ...] = ()
     # The whole new status; None: it is as it should be.
     status: Body | None = None
