@@ -31,8 +31,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         first.add_marker(pytest.mark.timeout(COLD_START_SECONDS))
     for item in items:
         if isinstance(item, pytest.Function) and item.get_closest_marker("cluster"):
-            # First of all: programs that such tests call (helm) are there once the cluster is.
-            item.fixturenames.insert(0, "kube")
+            # First of all: programs that such tests call (helm) are there once the cluster is. In a list of its own:
+            # the items of one function share theirs, and a parameter that needs no cluster must not wait for one.
+            item.fixturenames = ["kube", *item.fixturenames]
 
 
 @pytest.fixture(scope="session")
