@@ -11,7 +11,7 @@ from PIL import Image
 
 from dreambooth_api.job import ArtifactStatus, RunStatus
 from dreambooth_trainer.context import Tracking
-from dreambooth_trainer.tracking import ALIAS, DIGEST_TAG, MlflowTracker, RunName, flat
+from dreambooth_trainer.tracking import ALIAS, DIGEST_TAG, MlflowTracker, RunName, flat, make_database
 
 NAME = RunName("tests", "robot", "uid-1")
 
@@ -162,3 +162,29 @@ def test_the_end_is_bounded_when_mlflow_stays_away(server: Server) -> None:
 def test_parameters_are_flat() -> None:
     nested = {"training": {"steps": 3, "flip": False}, "prompts": ["a", "b"]}
     assert flat("", nested) == {"training.steps": "3", "training.flip": "False", "prompts": "['a', 'b']"}
+
+
+def test_a_kill_while_the_database_is_made_leaves_none_that_cannot_be_opened(tmp_path: Path, monkeypatch) -> None:
+    """The tables are made one after the other: what dies between two of them must not be taken up again."""
+    from mlflow import MlflowClient
+    from mlflow.store.db import utils
+
+    class Killed(BaseException):
+        pass
+
+    def half(engine) -> None:
+        with engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE runs (run_uuid VARCHAR(32) NOT NULL)")
+        raise Killed
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setattr(utils, "_initialize_tables", half)
+    with pytest.raises(Killed):
+        make_database(uri)
+    monkeypatch.undo()
+    assert not (tmp_path / "mlflow.db").exists()
+    again = MlflowTracker(Tracking(uri), NAME, pause=0.2)
+    again.metrics(1, {"loss": 0.5})
+    assert again.finish("FINISHED", 120)
+    (run,) = MlflowClient(uri).search_runs([MlflowClient(uri).get_experiment_by_name("tests").experiment_id])
+    assert run.data.metrics["loss"] == 0.5

@@ -11,6 +11,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol
 
 from PIL import Image
@@ -21,6 +23,7 @@ from dreambooth_trainer.context import Tracking
 UID_TAG = "dreambooth.job.uid"
 DIGEST_TAG = "dreambooth.digest"
 ALIAS = "champion"
+_SQLITE = "sqlite:///"
 # Step, values, time in milliseconds.
 Entry = tuple[int, dict[str, float], int]
 
@@ -214,6 +217,7 @@ class MlflowTracker:
             os.environ["MLFLOW_TRACKING_TOKEN"] = self.target.token
         from mlflow import MlflowClient
 
+        make_database(self.target.uri or "")
         client = MlflowClient(self.target.uri)
         experiment = client.get_experiment_by_name(self.run.experiment)
         experiment_id = (
@@ -255,6 +259,20 @@ class MlflowTracker:
             )
         )
         client.set_registered_model_alias(model, ALIAS, version.version)
+
+
+def make_database(uri: str) -> None:
+    """A new SQLite database takes its name when it is whole: a kill while its tables are made leaves none that MLflow
+    could not open any more."""
+    path = Path(uri.removeprefix(_SQLITE))
+    if not uri.startswith(_SQLITE) or path.exists():
+        return
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    with TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as aside:
+        making = Path(aside) / path.name
+        SqlAlchemyStore(f"{_SQLITE}{making}", str(path.parent)).engine.dispose()
+        making.rename(path)
 
 
 def may_pass(error: BaseException) -> bool:
