@@ -23,6 +23,7 @@ from typing import Any
 import httpx
 import psutil
 from timed.engine import percentiles
+from timed.store import store
 from training import machine
 
 ROOT = Path(__file__).parents[1]
@@ -104,8 +105,10 @@ def theirs(client: httpx.AsyncClient, port: int, names: list[str]) -> Draw:
     return draw
 
 
-async def closed_loop(draw: Draw, clients: int, subjects: int, seconds: float) -> dict[str, Any]:
-    """Each client asks again as soon as it is answered."""
+async def closed_loop(
+    draw: Draw, server: psutil.Process, clients: int, subjects: int, seconds: float
+) -> dict[str, Any]:
+    """Each client asks again as soon as it is answered. The processor's time holds on a machine that is shared."""
     pick, took, end = random.Random(clients), list[float](), time.monotonic() + seconds
 
     async def client() -> None:
@@ -114,9 +117,15 @@ async def closed_loop(draw: Draw, clients: int, subjects: int, seconds: float) -
             await draw(pick.randrange(subjects), pick.randrange(2**31))
             took.append(time.perf_counter() - begun)
 
-    begun = time.monotonic()
+    begun, before = time.monotonic(), sum(server.cpu_times()[:2])
     await asyncio.gather(*(client() for _ in range(clients)))
-    return {"pictures_per_second": round(len(took) / (time.monotonic() - begun), 2), "ms": percentiles(took)}
+    used = (sum(server.cpu_times()[:2]) - before) / len(took)
+    rate = len(took) / (time.monotonic() - begun)
+    return {
+        "pictures_per_second": round(rate, 2),
+        "processor_ms_per_picture": round(used * 1e3),
+        "ms": percentiles(took),
+    }
 
 
 async def open_loop(draw: Draw, rate: float, subjects: int, seconds: float) -> dict[str, Any]:
@@ -136,11 +145,11 @@ async def open_loop(draw: Draw, rate: float, subjects: int, seconds: float) -> d
     return {"requests_per_second": round(rate, 2), "ms": percentiles(took)}
 
 
-async def measure(draw: Draw, subjects: int, seconds: float) -> dict[str, Any]:
+async def measure(draw: Draw, server: psutil.Process, subjects: int, seconds: float) -> dict[str, Any]:
     """Throughput by clients, then latency at half of the most."""
     for index in range(subjects):
         await draw(index, 0)
-    found: dict[str, Any] = {str(n): await closed_loop(draw, n, subjects, seconds) for n in CLIENTS}
+    found: dict[str, Any] = {str(n): await closed_loop(draw, server, n, subjects, seconds) for n in CLIENTS}
     most = max(each["pictures_per_second"] for each in found.values())
     return {"clients": found, "half_load": await open_loop(draw, most / 2, subjects, 1.5 * seconds)}
 
@@ -181,33 +190,6 @@ async def thousand(client: httpx.AsyncClient, pool_: psutil.Process, port: int, 
     }  # fmt: skip
 
 
-@contextlib.contextmanager
-def store(work: Path, subjects: Path) -> Iterator[Path]:
-    """The keys of a running MinIO that holds the subjects."""
-    from minio import Minio
-
-    port, keys = free_port(), work / "keys"
-    program = Path.home() / ".cache/dreambooth/bin/minio"
-    (work / "data").mkdir()
-    keys.mkdir()
-    secrets = {"endpoint": f"http://127.0.0.1:{port}", "accessKey": "benchmark", "secretKey": "benchmark-secret"}
-    for name, value in {**secrets, "region": "us-east-1"}.items():
-        (keys / name).write_text(value)
-    env = {**os.environ, "MINIO_ROOT_USER": secrets["accessKey"], "MINIO_ROOT_PASSWORD": secrets["secretKey"]}
-    line = [str(program), "server", "--quiet", "--address", f"127.0.0.1:{port}", str(work / "data")]
-    with (work / "minio.log").open("wb") as log:
-        server = subprocess.Popen(line, env=env, stdout=log, stderr=log)
-    client = Minio(f"127.0.0.1:{port}", "benchmark", "benchmark-secret", secure=False, region="us-east-1")
-    try:
-        client.make_bucket("models")
-        for path in (path for path in subjects.rglob("*") if path.is_file()):
-            client.fput_object("models", str(path.relative_to(subjects)), str(path))
-        yield keys
-    finally:
-        server.kill()
-        server.wait()
-
-
 def parts(work: Path, digests: dict[str, str]) -> dict[str, Any]:
     """Swaps and single steps, in a process of their own."""
     for name, digest in digests.items():
@@ -227,10 +209,12 @@ async def side_by_side(work: Path, options: argparse.Namespace) -> dict[str, Any
     async with httpx.AsyncClient(timeout=300, limits=limits) as client:
         port = free_port()
         command = [sys.executable, str(ROOT / "benchmarks/timed/plain_server.py"), str(BASE)]
-        with process([*command, str(work / "subjects"), str(port)], port, work / "plain.log"):
-            found["diffusers"] = await measure(theirs(client, port, list(digests)), len(digests), options.seconds)
+        with process([*command, str(work / "subjects"), str(port)], port, work / "plain.log") as running:
+            draw = theirs(client, port, list(digests))
+            found["diffusers"] = await measure(draw, running, len(digests), options.seconds)
         with pool(work) as (running, port):
-            found["ours"] = await measure(ours(client, port, work / "subjects", digests), len(digests), options.seconds)
+            draw = ours(client, port, work / "subjects", digests)
+            found["ours"] = await measure(draw, running, len(digests), options.seconds)
             found["many"] = await thousand(client, running, port, work, options.many)
     return {**found, **parts(work, digests)}
 
@@ -239,9 +223,11 @@ def goals(found: dict[str, Any]) -> dict[str, Any]:
     """The issue's goals that need no GPU and no cluster."""
     mine, plain = found["ours"], found["diffusers"]
     speed = [each["clients"]["8"]["pictures_per_second"] for each in (mine, plain)]
+    spent = [each["clients"]["8"]["processor_ms_per_picture"] for each in (plain, mine)]
     flat = mine["half_load"]["ms"]["p95"] / mine["clients"]["1"]["ms"]["p95"]
     rows = {
         "times the pictures per second of diffusers, 8 clients": (round(speed[0] / speed[1], 2), 2, ">="),
+        "times the pictures per processor second, 8 clients": (round(spent[0] / spent[1], 2), 2, ">="),
         "p95 at half load, in p95 of an idle server": (round(flat, 2), 1.2, "<="),
         "warm swap p95, ms": (found["swap_ms"]["warm"]["p95"], 20, "<="),
         "swap from the store p95, ms": (found["swap_ms"]["store"]["p95"], 2000, "<="),

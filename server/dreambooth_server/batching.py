@@ -12,6 +12,8 @@ import torch
 
 ALONE = 2
 """Rows of one guided picture."""
+_TRIED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+"""Batches between two of them are filled up."""
 _PAYS = 0.95
 """A row of a larger batch must cost less than this share of one of a single picture."""
 
@@ -37,41 +39,27 @@ class Sizes:
 def measure(
     forward: Callable[[Sequence[int]], torch.Tensor],
     most: int,
-    only: Sequence[int] = (),
+    only: Sequence[int] = _TRIED,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Sizes:
     """The numbers of rows up to `most` that keep every bit, to the one where a row is cheapest.
 
-    `forward` runs the U-Net on the given rows of a fixed supply; `only` limits the numbers that are tried.
+    `forward` runs the U-Net on the given rows of a fixed supply; `only` are the numbers that are tried.
     """
-    supply = list(range(most))
-    # `most` is even.
-    alone = torch.cat([forward(supply[at : at + ALONE]) for at in range(0, most, ALONE)])
-    kept: list[int] = []
+    supply = list(range(most + most % ALONE))
+    alone = torch.cat([forward(supply[at : at + ALONE]) for at in range(0, len(supply), ALONE)])
     cost: dict[int, float] = {}
-    for count in only or range(1, most + 1):
+    for count in (count for count in only if count <= most):
+        # The last ones turned, too: a row's place must not matter either.
+        chosen = supply[:count], supply[::-1][:count]
+        begun = clock()
         try:
-            same = _same(forward, supply, count, alone)
+            same = all(torch.equal(forward(rows), alone[rows]) for rows in chosen)
         except torch.OutOfMemoryError:
             break
         if same:
-            kept.append(count)
-            cost[count] = min(_seconds(forward, supply[:count], clock) for _ in range(2)) / count
-    best = min((count for count in kept if count > ALONE), key=lambda count: cost[count], default=ALONE)
+            cost[count] = (clock() - begun) / count
+    best = min((count for count in cost if count > ALONE), key=lambda count: cost[count], default=ALONE)
     if best > ALONE and cost[best] > _PAYS * cost.get(ALONE, float("inf")):
         best = ALONE
-    return Sizes(tuple(sorted({*(count for count in kept if count <= best), ALONE})))
-
-
-def _same(forward: Callable[[Sequence[int]], torch.Tensor], supply: list[int], count: int, alone: torch.Tensor) -> bool:
-    """Whether `count` rows are, bit by bit, what they are by themselves: the first ones, and the last ones turned."""
-    turned = supply[::-1][:count]
-    return torch.equal(forward(supply[:count]), alone[:count]) and torch.equal(forward(turned), alone[turned])
-
-
-def _seconds(
-    forward: Callable[[Sequence[int]], torch.Tensor], rows: Sequence[int], clock: Callable[[], float]
-) -> float:
-    begun = clock()
-    forward(rows)
-    return clock() - begun
+    return Sizes(tuple(sorted({*(count for count in cost if count <= best), ALONE})))

@@ -41,6 +41,7 @@ from dreambooth_server.token import SlotTokens, add_token
 from dreambooth_server.weights import Adapter, read_adapter
 
 log = logging.getLogger(__name__)
+_RARE = 4
 _REMEMBERED = 128
 _NO_MEMORY = "the device has too little memory for this: ask for fewer or smaller pictures"
 
@@ -174,8 +175,6 @@ class Studio:
 
     def warm_up(self) -> None:
         """Measure what batches pay at the usual size, so that the first requests find everything in place."""
-        if self._power.compile:
-            self._base.unet.compile(dynamic=False)
         side = self.abilities.resolution
         with self._slots.disturbed():
             self._sizes_of(Drawing(BASE_MODEL, "", "", 0, side, side, 1, 2.0))
@@ -201,10 +200,11 @@ class Studio:
         """What batches of its size may be; measured when it is first needed."""
         size = (drawing.width, drawing.height)
         if size not in self._sizes:
-            most = 2 * self._power.batch
+            usual = size == (self.abilities.resolution, self.abilities.resolution)
+            # Pictures wait while other sizes are measured, and those are seldom asked for.
+            most = ALONE * (self._power.batch if usual else min(self._power.batch, _RARE))
             rehearsal = Rehearsal(self._base, size, self._slots, most)
-            powers = [2**n for n in range(most.bit_length()) if 2**n <= most] if self._power.compile else []
-            self._sizes[size] = measure(rehearsal.forward, most, powers) if most > ALONE else Sizes()
+            self._sizes[size] = measure(rehearsal.forward, most) if most > ALONE else Sizes()
             log.info("batches of %dx%d: %s rows", *size, self._sizes[size].rows)
         return self._sizes[size]
 

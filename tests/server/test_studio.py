@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from server_kit import Made, write_card, write_manifest
+from server_kit import Made, write_card, write_lora, write_manifest
 
+from dreambooth_api.names import TOKEN_WEIGHTS
 from dreambooth_server.artifacts import LORA_WEIGHTS, fetch_artifact
 from dreambooth_server.drawing import Drawing, Refused, Sampler
 from dreambooth_server.faults import LoadFault
@@ -140,6 +141,30 @@ def test_other_adapters_draw_as_diffusers_draws_them(base: Path, places: Places,
     ours, plain = studio.draw([drawing("rusty")])[0], studio.draw([drawing("base")])[0]
     assert np.abs(as_array(ours) - as_array(theirs)).max() <= 1
     assert np.abs(as_array(ours) - as_array(plain)).max() > 8
+
+
+def test_a_learned_token_goes_with_its_adapter_through_one_slot(base: Path, places: Places, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from dreambooth_server.settings import Room
+    from dreambooth_server.studio import open_studio
+
+    studio = open_studio(base, {}, room=Room(1, 2, 4))
+    for seed, name in enumerate(("one", "two", "plain")):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_lora(folder, base, seed=8)
+        torch.manual_seed(seed)
+        save_file({"<sks>": torch.randn(1, 96)}, folder / TOKEN_WEIGHTS)
+        write_card(folder, base, name=name, learned_token=name != "plain")
+        write_manifest(folder)
+        studio.add(name, fetch_artifact(SubjectSource(str(folder)), places))
+    drawn = {name: studio.draw([drawing(name)])[0].tobytes() for name in ("one", "two", "plain")}
+    assert len(set(drawn.values())) == 3
+    for name in ("two", "plain", "one"):
+        studio._words.clear()
+        assert studio.draw([drawing(name)])[0].tobytes() == drawn[name]
 
 
 def test_counting_tokens_disturbs_no_drawing(service: Service) -> None:
