@@ -7,13 +7,18 @@ import functools
 import hashlib
 import io
 import json
+import signal
 import socket
+import sys
+import threading
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import aiohttp
 import uvicorn
 from aiohttp import web
 from PIL import Image
@@ -28,6 +33,7 @@ from dreambooth_server.gateway.settings import Settings
 TOKEN = "the-gateways-token"
 REX = "model/demo/rex"
 PATH = "/demo/rex/v1/images/generations"
+T = TypeVar("T")
 BODY = {"prompt": "a photo of rex", "seed": 1}
 
 
@@ -130,7 +136,15 @@ class FakeReplica:
 
     def _drawn(self, body: dict[str, Any]) -> dict[str, Any]:
         picture = {"b64_json": _png(self.pod), "revised_prompt": body["prompt"], "seed": body.get("seed", 0)}
-        return {"created": 1, "data": [picture], "model": self.pod, "size": "32x32", "warnings": []}
+        return {
+            "created": 1,
+            "data": [picture],
+            "model": self.pod,
+            "size": "32x32",
+            "steps": 3,
+            "guidance_scale": 4.0,
+            "warnings": [],
+        }
 
     async def _list(self, request: web.Request) -> web.Response:
         self.listed += 1
@@ -263,7 +277,7 @@ def settings(operator: str, folder: Path, **changes: Any) -> Settings:
 @contextlib.asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
     """The URL of `app` on a real socket, in this loop."""
-    listening = socket.socket()
+    listening = socket.socket(proto=socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
     task = asyncio.create_task(server.serve([listening]))
@@ -287,3 +301,63 @@ async def staged(folder: Path, **changes: Any) -> AsyncIterator[Stage]:
         await operator.stop()
         for replica in stage.replicas:
             await replica.stop()
+
+
+class GatewayProcess:
+    """A gateway's process."""
+
+    def __init__(self, operator: FakeOperator, folder: Path) -> None:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            port = found.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        token = folder / "token"
+        token.write_text(TOKEN)
+        self._command = [sys.executable, "-m", "dreambooth_server.gateway", "--operator", operator.url]
+        self._command += ["--token-file", str(token), "--host", "127.0.0.1", "--port", str(port)]
+        self._command += ["--drain-seconds", "0.5"]
+
+    async def start(self) -> None:
+        """Until it is ready."""
+        pipe = asyncio.subprocess.PIPE
+        self.process = await asyncio.create_subprocess_exec(*self._command, stdout=pipe)
+        self._audited = asyncio.create_task(self.process.communicate())
+        async with asyncio.timeout(60), aiohttp.ClientSession(self.url) as client:
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with client.get("/readyz") as answer:
+                        if answer.status == 200:
+                            return
+                await asyncio.sleep(0.05)
+
+    async def stop(self) -> list[dict]:
+        """Told to end as a pod is; its audit log."""
+        self.process.send_signal(signal.SIGTERM)
+        out, _ = await self._audited
+        assert self.process.returncode == 0
+        return [json.loads(line) for line in out.splitlines()]
+
+
+class Behind:
+    """A stage on a loop and a thread of its own, for tests that have none: Chromium's, and fuzzing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
+        self._ready: Future[Stage] = Future()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._life(folder),), daemon=True)
+        self._thread.start()
+        self.stage = self._ready.result(30)
+
+    async def _life(self, folder: Path) -> None:
+        async with staged(folder) as stage:
+            self._ready.set_result(stage)
+            await self._stop.wait()
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` gives on that loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    def end(self) -> None:
+        """Stop it all."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(30)
