@@ -20,18 +20,10 @@ from typing import Any
 import aiohttp
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(ROOT / "tests/server"))
 
-from tests.server.gateway_kit import (  # noqa: E402
-    BODY,
-    PATH,
-    REX,
-    FakeOperator,
-    FakeReplica,
-    GatewayProcess,
-    route,
-    target,
-)  # fmt: skip
+from gateway_fakes import BODY, PATH, REX, FakeOperator, FakeReplica, route, target  # noqa: E402
+from gateway_kit import GatewayProcess  # noqa: E402
 
 CLIENTS = 32
 DIRECT = "/v1/images/generations"

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import schemathesis
-from gateway_kit import REX, Behind, route, target
+from gateway_fakes import REX, route, target
+from gateway_kit import Behind
 from hypothesis import HealthCheck, given, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_kit import REX, Behind, digest, route, target
+from gateway_fakes import REX, digest, route, target
+from gateway_kit import Behind
 from page_kit import LOW_CONTRAST, PHONE, draw, drawn
 from playwright.sync_api import Page, expect
 

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
-from gateway_kit import BODY, PATH, REX, FakeOperator, FakeReplica, GatewayProcess, route, target
+from gateway_fakes import BODY, PATH, REX, FakeOperator, FakeReplica, route, target
+from gateway_kit import GatewayProcess
 
 
 class Service:
