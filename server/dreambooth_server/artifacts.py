@@ -11,6 +11,7 @@ from dreambooth_api.artifact import Manifest, ModelCard, short_digest
 from dreambooth_api.job import MethodType
 from dreambooth_api.names import MANIFEST, MODEL_CARD, TOKEN_WEIGHTS
 from dreambooth_api.reasons import Reason
+from dreambooth_server.disk import make_room, used_now
 from dreambooth_server.download import download
 from dreambooth_server.faults import LoadFault
 from dreambooth_server.settings import BASE_MODEL, Places, SubjectSource
@@ -48,7 +49,8 @@ def kept_artifact(wanted: SubjectSource, places: Places) -> Artifact | None:
         check_files(folder, manifest)
         card = ModelCard.model_validate_json(source.read(MODEL_CARD))
         _check_card(card, manifest)
-    except (NotThere, SourceError, ValueError):
+        used_now(folder)
+    except (OSError, NotThere, SourceError, ValueError):
         return None
     return Artifact(wanted.name or card.name, folder, manifest.digest, card)
 
@@ -70,6 +72,8 @@ def fetch_artifact(wanted: SubjectSource, places: Places) -> Artifact:
         raise LoadFault(Reason.ARTIFACT_NOT_FOUND, f"{wanted.uri}: no artifact there: {e}") from e
     except SourceError as e:
         raise LoadFault(Reason.STORE_UNAVAILABLE, f"{wanted.uri}: {e}") from e
+    except OSError as e:
+        raise LoadFault(Reason.STORE_UNAVAILABLE, f"{wanted.uri}: this node's disk: {e.strerror or e}") from e
     except ValidationError as e:
         fault = e.errors()[0]
         where = ".".join(str(part) for part in fault["loc"])
@@ -110,6 +114,7 @@ def _kept(places: Places, digest: str) -> Path:
 
 def _download(source: Source, manifest: Manifest, target: Path) -> Path:
     """Files of the store, by digest."""
+    make_room(target.parent, manifest.total_bytes)
     names = {*manifest.files, MODEL_CARD, MANIFEST}
     return download(source, names, target, lambda folder: check_files(folder, manifest))
 

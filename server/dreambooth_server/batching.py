@@ -12,7 +12,10 @@ import torch
 
 ALONE = 2
 """Rows of one guided picture."""
+_TRIED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+"""Batches between two of them are filled up."""
 _PAYS = 0.95
+"""A row of a larger batch must cost less than this share of one of a single picture."""
 
 
 @dataclass(frozen=True)
@@ -36,35 +39,27 @@ class Sizes:
 def measure(
     forward: Callable[[Sequence[int]], torch.Tensor],
     most: int,
-    only: Sequence[int] = (),
+    only: Sequence[int] = _TRIED,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Sizes:
-    """The numbers of rows up to `most` that keep every bit, as long as more rows make each cheaper.
+    """The numbers of rows up to `most` that keep every bit, to the one where a row is cheapest.
 
-    `forward` runs the U-Net on the given rows of a fixed supply; `only` limits the numbers that are tried.
+    `forward` runs the U-Net on the given rows of a fixed supply; `only` are the numbers that are tried.
     """
-    supply = list(range(most))
-    alone = torch.cat([forward(supply[at : at + ALONE]) for at in range(0, most - 1, ALONE)])
-    kept: list[int] = []
+    supply = list(range(most + most % ALONE))
+    alone = torch.cat([forward(supply[at : at + ALONE]) for at in range(0, len(supply), ALONE)])
     cost: dict[int, float] = {}
-    for count in only or range(1, most + 1):
-        if not torch.equal(forward(supply[:count])[: len(alone)], alone[:count]):
-            continue
-        # The end of the supply first: a row's place must not matter either.
-        turned = supply[::-1][:count]
-        if not torch.equal(forward(turned), torch.stack([alone[row] for row in turned])):
-            continue
-        kept, cost[count] = [*kept, count], min(_seconds(forward, supply[:count], clock) for _ in range(2)) / count
-    best = ALONE
-    for count in kept:
-        if count > ALONE and cost[count] < _PAYS * cost.get(best, float("inf")):
-            best = count
-    return Sizes(tuple(sorted({*(count for count in kept if count <= best), ALONE})))
-
-
-def _seconds(
-    forward: Callable[[Sequence[int]], torch.Tensor], rows: Sequence[int], clock: Callable[[], float]
-) -> float:
-    begun = clock()
-    forward(rows)
-    return clock() - begun
+    for count in (count for count in only if count <= most):
+        # The last ones turned, too: a row's place must not matter either.
+        chosen = supply[:count], supply[::-1][:count]
+        begun = clock()
+        try:
+            same = all(torch.equal(forward(rows), alone[rows]) for rows in chosen)
+        except torch.OutOfMemoryError:
+            break
+        if same:
+            cost[count] = (clock() - begun) / count
+    best = min((count for count in cost if count > ALONE), key=lambda count: cost[count], default=ALONE)
+    if best > ALONE and cost[best] > _PAYS * cost.get(ALONE, float("inf")):
+        best = ALONE
+    return Sizes(tuple(sorted({*(count for count in cost if count <= best), ALONE})))

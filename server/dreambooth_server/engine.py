@@ -51,7 +51,7 @@ class Engine(Protocol):
         """Tokens of `prompt`. May be called from any thread."""
 
     def joins(self, drawing: Drawing, running: Sequence[Any]) -> bool:
-        """Whether `drawing` can begin now, beside those that run."""
+        """Whether `drawing` can begin now, beside those that run; where none runs, it can."""
 
     def begin(self, drawing: Drawing) -> Running:
         """Noise, words, and the subject's weights on the device. Raises Refused."""

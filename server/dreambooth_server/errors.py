@@ -71,4 +71,9 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     # uvicorn logs the error itself.
-    return ApiError(500, "The server failed; its log says why.", "internal_error").answer()
+    return internal_error().answer()
+
+
+def internal_error() -> ApiError:
+    """What nobody foresaw."""
+    return ApiError(500, "The server failed; its log says why.", "internal_error")

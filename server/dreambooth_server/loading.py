@@ -24,6 +24,8 @@ class Placement(NamedTuple):
     dtype: torch.dtype
 
 
+# Parameters; as the trainer has it, measured in docs/performance.md.
+_SMALL = 20_000_000
 _TYPES = {Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16, Precision.FP32: torch.float32}
 
 
@@ -48,6 +50,15 @@ def load_pipeline(base: Path, placement: Placement) -> Any:
     except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as e:
         raise LoadFault(Reason.BASE_MODEL_INVALID, f"{base} is not a Stable Diffusion: {first_line(e)}") from e
     return pipeline
+
+
+def choose_threads(network: Any, placement: Placement) -> None:
+    """On the CPU, small networks are computed by one thread: their operations take less than waking a second one.
+
+    Holds for this thread and those that begin to compute later; the other cores answer requests.
+    """
+    if placement.device == "cpu" and sum(p.numel() for p in network.parameters()) < _SMALL:
+        torch.set_num_threads(1)
 
 
 def _pipeline(base: Path, dtype: torch.dtype) -> Any:

@@ -163,7 +163,9 @@ class ErrorAnswer(BaseModel):
     error: ErrorBody
 
 
-ERRORS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorAnswer} for status in (400, 404, 413, 429, 500, 503)}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorAnswer} for status in (400, 404, 413, 422, 429, 500, 503)
+}
 
 
 def parse_size(size: str | None, side: int) -> tuple[int, int]:

@@ -125,10 +125,18 @@ class Line:
                     self._changed.wait()
                 if self._closed and not self._works and not len(self._turns):
                     return
-            self._leave()
-            self._admit()
-            if self._works:
-                self._step()
+            try:
+                self._turn()
+            except Exception as e:  # The thread's edge: what is being drawn fails, and the next is served.
+                log.exception("drawing failed")
+                for work in list(self._works):
+                    self._fail(work.ticket, e)
+
+    def _turn(self) -> None:
+        self._leave()
+        self._admit()
+        if self._works:
+            self._step()
 
     def _leave(self) -> None:
         """What nobody waits for goes."""
@@ -149,7 +157,7 @@ class Line:
                     return
                 place = ticket.begun
                 drawing = ticket.drawings[place]
-            if not self._engine.joins(drawing, [work.run for work in self._works]):
+            if self._works and not self._engine.joins(drawing, [work.run for work in self._works]):
                 return
             with self._changed:
                 # While nobody held the lock it may have been displaced.

@@ -5,9 +5,11 @@ noise of each picture comes from a generator of its own on the CPU, so a seed me
 in every batch. Only the U-Net sees a batch: words are encoded, and pixels decoded, picture by picture.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -67,15 +69,30 @@ class Parts:
     """Whether an empty negative prompt means zeros, as SDXL was trained (`force_zeros_for_empty_prompt`)."""
     spoken: Callable[[str], str] = str
     """The prompt as the tokenizer gets it: with the learned token of the subject, if it has one."""
+    schedulers: dict[Sampler, Any] = field(default_factory=dict)
+    """Those that were needed, unused."""
 
     @property
     def scale(self) -> int:
         """Pixels per latent, both ways."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
-    @property
+    # Kept: diffusers looks through all of a network's parameters each time.
+    @cached_property
     def device(self) -> torch.device:
+        """Where all of it is."""
         return self.unet.device
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The U-Net's."""
+        return self.unet.dtype
+
+    def scheduler(self, sampler: Sampler) -> Any:
+        """A fresh one: copied, as diffusers takes longer to make one than to draw a step."""
+        if sampler not in self.schedulers:
+            self.schedulers[sampler] = _SCHEDULERS[sampler].from_config(self.scheduler_config)
+        return copy.deepcopy(self.schedulers[sampler])
 
     @property
     def encoders(self) -> list[tuple[Any, Any]]:
@@ -113,13 +130,14 @@ class Run:
 
 
 @torch.inference_mode()
-def begin(parts: Parts, drawing: Drawing, slot: int = 0) -> Run:
-    """Noise and words of `drawing`; the adapter in `slot` is switched on already."""
-    words = encode(parts, [drawing.prompt])
+def begin(parts: Parts, drawing: Drawing, slot: int = 0, read: Callable[[str], Words] | None = None) -> Run:
+    """Noise and words of `drawing`; the adapter in `slot` is switched on already. `read` may remember words."""
+    read = read or partial(encode, parts)
+    words = read(drawing.prompt)
     if drawing.guided:
-        words = words.after(_negative(parts, drawing))
+        words = words.after(_negative(parts, drawing, read))
     added = None if words.pooled is None else _added(words.pooled, drawing)
-    scheduler = _SCHEDULERS[drawing.sampler].from_config(parts.scheduler_config)
+    scheduler = parts.scheduler(drawing.sampler)
     # Its timesteps stay on the CPU: reading them on a device would wait for the device at each step.
     scheduler.set_timesteps(drawing.steps)
     generator = torch.Generator("cpu").manual_seed(drawing.seed)
@@ -135,7 +153,7 @@ def advance(runs: Sequence[Run], rows: int | None = None) -> None:
 
     The batch is filled up to `rows`, if given, with copies of its first row. A run whose own step fails gets a fault.
     """
-    unet = runs[0].parts.unet
+    unet, dtype = runs[0].parts.unet, runs[0].parts.dtype
     inputs, times = [], []
     for run in runs:
         timestep = run.scheduler.timesteps[run.done]
@@ -148,7 +166,7 @@ def advance(runs: Sequence[Run], rows: int | None = None) -> None:
     if blank > 0:
         latents, timesteps, words = (_filled(each, blank) for each in (latents, timesteps, words))
         added = added and {name: _filled(each, blank) for name, each in added.items()}
-    predicted = unet(latents.to(unet.dtype), timesteps, encoder_hidden_states=words, added_cond_kwargs=added).sample
+    predicted = unet(latents.to(dtype), timesteps, encoder_hidden_states=words, added_cond_kwargs=added).sample
     begun = 0
     for run in runs:
         own = predicted[begun : begun + run.drawing.rows].float()
@@ -184,10 +202,10 @@ def _joined(each: Sequence[dict[str, torch.Tensor] | None]) -> dict[str, torch.T
     return {name: torch.cat([one[name] for one in found]) for name in found[0]} if found else None
 
 
-def encode(parts: Parts, prompts: Sequence[str]) -> Words:
-    """The words' hidden states (B, tokens, width); what exceeds the encoder's length is cut off."""
-    spoken = [parts.spoken(prompt) for prompt in prompts]
-    dtype = parts.unet.dtype
+@torch.inference_mode()
+def encode(parts: Parts, prompt: str) -> Words:
+    """The words' hidden states (1, tokens, width); what exceeds the encoder's length is cut off."""
+    spoken, dtype = [parts.spoken(prompt)], parts.dtype
     first = _ids(parts.tokenizer, spoken).to(parts.device)
     if parts.text_encoder_2 is None:
         return Words(parts.text_encoder(first)[0].to(dtype), None)
@@ -204,9 +222,9 @@ def _ids(tokenizer: Any, prompts: Sequence[str]) -> torch.Tensor:
     ).input_ids
 
 
-def _negative(parts: Parts, drawing: Drawing) -> Words:
+def _negative(parts: Parts, drawing: Drawing, read: Callable[[str], Words]) -> Words:
     """The negative prompt's words; where SDXL was trained so, an empty one is all zeros."""
-    words = encode(parts, [drawing.negative_prompt])
+    words = read(drawing.negative_prompt)
     if words.pooled is None or not parts.blank_negative or drawing.negative_prompt:
         return words
     return Words(torch.zeros_like(words.states), torch.zeros_like(words.pooled))

@@ -52,10 +52,11 @@ class Service:
         """Fetch, verify and load everything, draw once to warm up, then be ready. Raises LoadFault."""
         started = time.monotonic()
         settings = self.settings
+        # Before anything that takes long: an artifact that is unfit ends the process at once.
+        artifacts = _fetch(settings)
         # torch and diffusers take seconds to import: they do while the base is fetched and verified.
         with ThreadPoolExecutor(1) as importer:
             studio = importer.submit(import_module, "dreambooth_server.studio")
-            artifacts = _fetch(settings)
             base, self.base_digest = _base(settings, artifacts)
         engine = studio.result().open_studio(
             base, artifacts, power=settings.power, room=settings.room, metrics=self.metrics

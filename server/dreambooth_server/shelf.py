@@ -33,10 +33,14 @@ class Shelf:
     in_memory: int
     put: Callable[[int, Any], None]
     """Puts an adapter into a slot."""
+    _unused: list[int] = field(default_factory=list)
     _memory: OrderedDict[str, Any] = field(default_factory=OrderedDict)
     _placed: OrderedDict[str, int] = field(default_factory=OrderedDict)
     _used: Counter[str] = field(default_factory=Counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self._unused = list(range(self.slots, 0, -1))
 
     def keep(self, key: str, read: Callable[[], Any]) -> None:
         """Have it in memory at least. Raises what `read` raises."""
@@ -51,7 +55,7 @@ class Shelf:
 
     def free(self, key: str) -> bool:
         """Whether `take` would find a slot."""
-        return key in self._placed or len(self._placed) < self.slots or any(not self._used[k] for k in self._placed)
+        return key in self._placed or bool(self._unused) or bool(self._idle())
 
     def take(self, key: str, read: Callable[[], Any]) -> tuple[int, Tier]:
         """Its slot, and where it was; it stays there until `give`. Raises NoRoom, and what `read` raises."""
@@ -79,15 +83,23 @@ class Shelf:
             adapter = self._memory.get(key)
         if adapter is None:
             adapter = read()
-            self._remember(key, adapter)
-        with self._lock:
-            self._memory.move_to_end(key) if key in self._memory else None
-            slot = len(self._placed) + 1
-            if len(self._placed) >= self.slots:
-                slot = self._placed.pop(next(k for k in self._placed if not self._used[k]))
-        self.put(slot, adapter)
+        self._remember(key, adapter)
+        slot = self._vacate()
+        try:
+            self.put(slot, adapter)
+        except BaseException:
+            self._unused.append(slot)
+            raise
         with self._lock:
             self._placed[key] = slot
+
+    def _vacate(self) -> int:
+        """A slot that nobody needs: an unused one, else that of whoever was drawn longest ago."""
+        with self._lock:
+            return self._unused.pop() if self._unused else self._placed.pop(self._idle()[0])
+
+    def _idle(self) -> list[str]:
+        return [key for key in self._placed if not self._used[key]]
 
     def _remember(self, key: str, adapter: Any) -> None:
         with self._lock:

@@ -1,7 +1,9 @@
 """The engine of one machine: a base and its subjects in memory; each picture of a batch has its own adapter."""
 
 import copy
+import logging
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -19,16 +21,28 @@ from dreambooth_server.batching import ALONE, Sizes, measure
 from dreambooth_server.drawing import Cancelled, Drawing, Refused
 from dreambooth_server.engine import Abilities
 from dreambooth_server.faults import LoadFault
-from dreambooth_server.loading import Placement, best_placement, first_line, full_parts, load_pipeline, parts_of
+from dreambooth_server.loading import (
+    Placement,
+    best_placement,
+    choose_threads,
+    first_line,
+    full_parts,
+    load_pipeline,
+    parts_of,
+)
 from dreambooth_server.metrics import Metrics, make_metrics
 from dreambooth_server.rehearsal import Rehearsal
-from dreambooth_server.sampler import Parts, Run
+from dreambooth_server.sampler import Parts, Run, Words
 from dreambooth_server.settings import BASE_MODEL, Power, Room
 from dreambooth_server.shelf import NoRoom, Shelf, Tier
 from dreambooth_server.slots import BASE_SLOT, Slots
+from dreambooth_server.steady import make_steady
 from dreambooth_server.token import SlotTokens, add_token
 from dreambooth_server.weights import Adapter, read_adapter
 
+log = logging.getLogger(__name__)
+_RARE = 4
+_REMEMBERED = 128
 _NO_MEMORY = "the device has too little memory for this: ask for fewer or smaller pictures"
 
 
@@ -40,12 +54,14 @@ class Studio:
         self.artifacts: dict[str, Artifact] = {}
         self._pipeline, self._room, self._power, self._metrics = pipeline, room, power, metrics
         self._base = parts_of(pipeline)
+        self._make_steady(self._base)
         self._networks = {"unet": self._base.unet, "text_encoder": self._base.text_encoder}
         if self._base.text_encoder_2 is not None:
             self._networks["text_encoder_2"] = self._base.text_encoder_2
         self._slots = Slots(self._networks, room.on_device, room.max_rank)
         self._tokens = SlotTokens(self._base, room.on_device)
         self._shelf = Shelf(room.on_device, room.in_memory, self._put)
+        self._words: OrderedDict[tuple[str, str], Words] = OrderedDict()
         self._full: dict[str, Parts] = {}
         self._sizes: dict[tuple[int, int], Sizes] = {}
         # A copy for counting: the setting of padding and truncation by another thread would reach the drawing.
@@ -67,6 +83,7 @@ class Studio:
                 self._shelf.keep(key, lambda: self._read(artifact))
             else:
                 parts = full_parts(self._base, artifact.folder, self._pipeline)
+                self._make_steady(parts)
                 self._full[key] = add_token(parts, artifact, f"<{key}>") if artifact.card.learned_token else parts
         except (RuntimeError, ValueError, KeyError, OSError) as e:
             message = f"{artifact.name}: its weights do not fit the base: {first_line(e)}"
@@ -98,7 +115,8 @@ class Studio:
         slot = self._take(drawing.model) if self._adapted(drawing) else BASE_SLOT
         try:
             with torch.inference_mode(), self._slots.chosen([slot]):
-                return sampler.begin(self._parts(drawing.model, slot), drawing, slot)
+                parts = self._parts(drawing.model, slot)
+                return sampler.begin(parts, drawing, slot, lambda prompt: self._words_of(drawing.model, prompt, parts))
         except Exception as e:
             if slot != BASE_SLOT:
                 self._shelf.give(drawing.model)
@@ -169,6 +187,11 @@ class Studio:
         # A guided picture by itself is what all numbers are compared with: nothing need be measured for it.
         return rows if rows == ALONE and len(running) == 1 else self._sizes_of(running[0].drawing).filled(rows)
 
+    def _make_steady(self, parts: Parts) -> None:
+        # What a GPU's kernels would need was not measured; what batches keep is, before any is used.
+        if parts.device.type == "cpu":
+            make_steady(parts.unet, 2 * self._power.batch)
+
     def _advance(self, running: Sequence[Run], rows: int) -> None:
         slots = [run.slot for run in running for _ in range(run.drawing.rows)]
         slots += slots[:1] * (rows - len(slots))
@@ -179,10 +202,12 @@ class Studio:
         """What batches of its size may be; measured when it is first needed."""
         size = (drawing.width, drawing.height)
         if size not in self._sizes:
-            most = 2 * self._power.batch
+            usual = size == (self.abilities.resolution, self.abilities.resolution)
+            # Pictures wait while other sizes are measured, and those are seldom asked for.
+            most = ALONE * (self._power.batch if usual else min(self._power.batch, _RARE))
             rehearsal = Rehearsal(self._base, size, self._slots, most)
-            powers = [2**n for n in range(most.bit_length()) if 2**n <= most] if self._power.compile else []
-            self._sizes[size] = measure(rehearsal.forward, most, powers) if most > 2 else Sizes()
+            self._sizes[size] = measure(rehearsal.forward, most) if most > ALONE else Sizes()
+            log.info("batches of %dx%d: %s rows", *size, self._sizes[size].rows)
         return self._sizes[size]
 
     def _adapted(self, drawing: Drawing) -> bool:
@@ -198,6 +223,15 @@ class Studio:
         if slot == BASE_SLOT or not self.artifacts[model].card.learned_token:
             return self._full.get(model, self._base)
         return replace(self._base, spoken=self._tokens.speaker(self.artifacts[model].card.identifier, slot))
+
+    def _words_of(self, model: str, prompt: str, parts: Parts) -> Words:
+        """What `prompt` means to `model`; what was read lately is remembered: many share a negative prompt."""
+        key = (model, prompt)
+        words = self._words.pop(key, None) or sampler.encode(parts, prompt)
+        self._words[key] = words
+        if len(self._words) > _REMEMBERED:
+            self._words.popitem(last=False)
+        return words
 
     def _take(self, model: str) -> int:
         begun = time.perf_counter()
@@ -240,7 +274,9 @@ def open_studio(
     Without `room` there is a slot for each of the subjects, and no more.
     """
     power = power or Power()
-    pipeline = load_pipeline(base, placement or best_placement(power.precision))
+    placement = placement or best_placement(power.precision)
+    pipeline = load_pipeline(base, placement)
+    choose_threads(pipeline.unet, placement)
     try:
         studio = Studio(pipeline, room or _fitting(artifacts), power, metrics or make_metrics())
         if room is not None:

@@ -56,9 +56,9 @@ def read_adapter(artifact: Artifact, pipeline: Any, networks: Mapping[str, Any],
         own = _below(state, prefix)
         known += len(own)
         config = _config(_below(settings or {}, prefix))
-        layers = _layers(own, prefix)
-        scales = {name: _scale(name, layer, config, _below(alphas or {}, prefix)) for name, layer in layers.items()}
         modules = dict(network.named_modules())
+        layers = {_called(name, modules): layer for name, layer in _layers(own, prefix).items()}
+        scales = {name: _scale(name, layer, config, _below(alphas or {}, prefix)) for name, layer in layers.items()}
         for name, layer in layers.items():
             updates[f"{prefix}.{name}"] = _update(name, layer, scales[name], modules.get(name), max_rank)
     if not updates or known < len(state):
@@ -73,16 +73,22 @@ def _below(found: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 def _layers(state: dict[str, torch.Tensor], prefix: str) -> dict[str, dict[str, torch.Tensor]]:
     """Name of a layer → peft's name of a part → the part. Raises ValueError for parts that LoRA does not have."""
     if prefix == "unet":
-        named = state if any("lora_A" in key for key in state) else convert_unet_state_dict_to_peft(state)
+        # Some files name their layers in both ways: what is named as peft does stays as it is.
+        named = convert_unet_state_dict_to_peft(state)
     else:
         named = convert_state_dict_to_peft(convert_state_dict_to_diffusers(state)) if state else {}
-        named = {key.removeprefix("text_model."): value for key, value in named.items()}
     layers: dict[str, dict[str, torch.Tensor]] = {}
     for key, tensor in named.items():
         if not (match := _PART.match(key)):
             raise ValueError(f"{prefix}.{key} is no part of a LoRA or DoRA adapter")
         layers.setdefault(match[1], {})[match[2]] = tensor
     return layers
+
+
+def _called(name: str, modules: Mapping[str, Any]) -> str:
+    """The layer's name in this release of transformers: some classes have lost a level of their names."""
+    plain = name.removeprefix("text_model.")
+    return next((each for each in (name, plain, f"text_model.{plain}") if each in modules), name)
 
 
 def _config(settings: dict[str, Any]) -> LoraConfig | None:
@@ -93,7 +99,8 @@ def _scale(name: str, layer: Mapping[str, torch.Tensor], config: LoraConfig | No
     """What the update is multiplied by: the file's settings, else its alphas; a file without either means 1."""
     rank = len(layer["lora_A"]) if "lora_A" in layer else 1
     if config is None:
-        found = [alpha for key, alpha in alphas.items() if key.removeprefix("text_model.").startswith(f"{name}.")]
+        plain = name.removeprefix("text_model.")
+        found = [alpha for key, alpha in alphas.items() if key.removeprefix("text_model.").startswith(f"{plain}.")]
         return float(found[0]) / rank if found else 1.0
     pattern = config.alpha_pattern or {}
     alpha = pattern.get(get_pattern_key(list(pattern), name), config.lora_alpha)

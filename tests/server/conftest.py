@@ -19,7 +19,7 @@ from server_kit import Endpoint, Made, save_lora, write_card, write_full, write_
 from dreambooth_api.job import MethodType
 from dreambooth_server.app import create_app
 from dreambooth_server.service import Service
-from dreambooth_server.settings import Places, Settings, SubjectSource
+from dreambooth_server.settings import Places, Room, Settings, SubjectSource
 
 ROOT = Path(__file__).parents[2]
 os.environ.update(HF_HUB_OFFLINE="1", OMP_WAIT_POLICY="PASSIVE")
@@ -108,8 +108,27 @@ def endpoint(started: Endpoint) -> str:
 
 
 @pytest.fixture(scope="session")
+def pool(tmp_path_factory: pytest.TempPathFactory, base: Path) -> Iterator[Service]:
+    """A loaded pool with two slots on the device and three places in memory; no subject is there yet."""
+    where = tmp_path_factory.mktemp("pool")
+    places = Places(store=where / "none", work=where)
+    service = Service(Settings(base=f"file://{base}", room=Room(2, 3, 8), places=places))
+    service.load()
+    yield service
+    service.close()
+
+
+@pytest.fixture
+async def pool_client(pool: Service) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the pool in this process, without a socket."""
+    transport = httpx.ASGITransport(create_app(pool), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://pool") as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """A real Chromium."""
+    """A real Chromium. Not for the session: while it is open no test can have an event loop."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield browser

@@ -52,6 +52,10 @@ async def test_metrics_count_by_model_and_code_with_bounded_labels(client: httpx
     assert "one" not in {line.split('model="')[-1].split('"')[0] for line in text.splitlines()}
     assert f'dreambooth_model_loaded{{digest="{lora.digest}",model="rusty"}} 1.0' in text
     assert "dreambooth_in_flight_requests 0.0" in text
+    assert float(text.split("\ndreambooth_device_memory_bytes ")[1].split()[0]) > 1e8
+    assert float(text.split("\ndreambooth_batch_size_sum ")[1].split()[0]) > 0
+    assert float(text.split("\ndreambooth_step_duration_seconds_sum ")[1].split()[0]) > 0
+    assert 'dreambooth_adapters{tier="device"} 2.0' in text
     for name in (
         'request_duration_seconds_bucket{le="1.0",model="rusty"}',
         "queue_duration_seconds_count",

@@ -8,7 +8,7 @@ from server_kit import write_card
 
 from dreambooth_api.artifact import BaseReference
 from dreambooth_api.reasons import Reason
-from dreambooth_server.bases import base_files, fetch_base
+from dreambooth_server.bases import base_files, fetch_base, open_base
 from dreambooth_server.faults import LoadFault
 from dreambooth_server.settings import Places
 
@@ -51,6 +51,15 @@ def test_a_base_that_is_not_there(reference: BaseReference, places: Places, uri:
     with pytest.raises(LoadFault) as fault:
         fetch_base(reference, uri, places)
     assert fault.value.reason is reason
+
+
+def test_a_pool_takes_whatever_is_there_and_says_what_it_is(
+    reference: BaseReference, base: Path, places: Places
+) -> None:
+    assert open_base(f"file://{base}", None, places) == (base, reference.digest)
+    with pytest.raises(LoadFault) as fault:
+        open_base("file:///nowhere", None, places)
+    assert fault.value.reason is Reason.BASE_MODEL_NOT_FOUND
 
 
 def test_its_files_are_configs_vocabularies_and_safetensors() -> None:

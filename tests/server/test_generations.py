@@ -68,7 +68,8 @@ async def test_subjects_and_base_draw_differently(client: httpx.AsyncClient) -> 
 
 async def test_negative_prompt_guidance_and_size_take_effect(client: httpx.AsyncClient) -> None:
     plain = await draw(client, seed=1)
-    for change in ({"negative_prompt": "snow"}, {"guidance_scale": 9}, {"steps": 5}, {"size": "40x24"}):
+    for change in ({"negative_prompt": "snow"}, {"guidance_scale": 9}, {"steps": 5}, {"size": "40x24"},
+                   {"scheduler": "euler"}):  # fmt: skip
         assert picture(await draw(client, seed=1, **change)).tobytes() != picture(plain).tobytes()
     assert picture(await draw(client, size="64x16")).size == (64, 16)
 
@@ -117,7 +118,9 @@ BAD: list[tuple[dict[str, Any], str | None]] = [
     ({"size": 32}, "size"),
     ({"response_format": "url"}, "response_format"),
     ({"output_format": "webp"}, "output_format"),
-    ({"stream": True}, "stream"),
+    ({"stream": 1}, "stream"),
+    ({"partial_images": 2}, "partial_images"),
+    ({"scheduler": "magic"}, "scheduler"),
     ({"background": "transparent"}, "background"),
     ({"seed": -1}, "seed"),
     ({"seed": 2**63}, "seed"),

@@ -12,8 +12,10 @@ from server_kit import free_port
 from dreambooth_api.exits import ExitCode
 from dreambooth_api.reasons import Reason
 from dreambooth_api.result import Fault, load_result
+from dreambooth_server.__main__ import main as pod
 from dreambooth_server.faults import LoadFault, leave_message
 from dreambooth_server.serve import main
+from dreambooth_server.settings import Power, Precision, Room, Settings
 
 
 def test_a_pods_command_that_cannot_serve_says_why(copy_of_lora: Path, tmp_path: Path) -> None:
@@ -28,6 +30,26 @@ def test_a_pods_command_that_cannot_serve_says_why(copy_of_lora: Path, tmp_path:
     assert isinstance(fault, Fault)
     assert fault.reason is Reason.ARTIFACT_INVALID
     assert "the manifest is of sha256:" in fault.message
+
+
+@pytest.mark.parametrize(
+    "line",
+    [["--pool"], ["--pool", "--base", "x", "--name", "rusty"], ["--name", "rusty"], [], ["--precision", "int3"]],
+)
+def test_a_command_that_means_nothing_is_refused(line: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        pod(line)
+    assert ended.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_a_pools_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Settings] = []
+    monkeypatch.setattr("dreambooth_server.__main__.run", lambda settings: told.append(settings) or 0)
+    line = ["--pool", "--base", "s3://b/base", "--max-rank", "16", "--adapters-on-device", "4"]
+    assert pod([*line, "--adapters-in-memory", "9", "--precision", "bf16", "--batch", "2", "--compile"]) == 0
+    assert (told[0].subjects, told[0].base, told[0].room) == ((), "s3://b/base", Room(4, 9, 16))
+    assert told[0].power == Power(2, True, Precision.BF16)
 
 
 def test_dreambooth_serve_of_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,15 +1,17 @@
 """Several subjects on one base: each draws as if it were alone."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from server_kit import Made, write_card, write_manifest
+from server_kit import Made, write_card, write_lora, write_manifest
 
+from dreambooth_api.names import TOKEN_WEIGHTS
 from dreambooth_server.artifacts import LORA_WEIGHTS, fetch_artifact
-from dreambooth_server.drawing import Drawing
+from dreambooth_server.drawing import Drawing, Refused, Sampler
 from dreambooth_server.faults import LoadFault
 from dreambooth_server.service import Service
 from dreambooth_server.settings import Places, SubjectSource
@@ -62,6 +64,107 @@ def test_a_subject_beside_others_draws_what_diffusers_draws_alone(
         generator=torch.Generator().manual_seed(7),
     ).images[0]  # fmt: skip
     assert np.abs(as_array(service.engine.draw([wanted])[0]) - as_array(theirs)).max() <= 1
+
+
+def test_a_seed_is_a_picture_whatever_else_is_in_the_batch(service: Service) -> None:
+    """Bit by bit, with other subjects, steps, guidance and schedulers beside it, wherever its place is."""
+    mixed = [
+        drawing("rusty", 1),
+        replace(drawing("tabby", 2), steps=7),
+        replace(drawing("base", 3), guidance_scale=1.0),
+        replace(drawing("rusty", 4), sampler=Sampler.EULER_A, steps=3),
+        drawing("tabby", 5),
+        drawing("base", 6),
+    ]
+    alone = [service.engine.draw([one])[0].tobytes() for one in mixed]
+    for order in (mixed, mixed[::-1], mixed[2:] + mixed[:2]):
+        for one, picture in zip(order, service.engine.draw(order), strict=True):
+            assert picture.tobytes() == alone[mixed.index(one)]
+
+
+def test_the_device_running_out_of_memory_fails_a_request_alone(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    engine: Any = service.engine
+    advance = engine._advance
+
+    def scarce(running: Any, rows: int) -> None:
+        if len(running) > 1 or running[0].drawing.seed == 13:
+            raise torch.OutOfMemoryError
+        advance(running, rows)
+
+    monkeypatch.setattr(engine, "_advance", scarce)
+    runs = [engine.begin(drawing("rusty", seed)) for seed in (12, 13)]
+    engine.step(runs)
+    assert (runs[0].done, runs[0].fault) == (1, None)
+    assert isinstance(runs[1].fault, Refused)
+    assert "fewer or smaller" in str(runs[1].fault)
+    for run in runs:
+        engine.end(run)
+
+
+@pytest.mark.parametrize("kind", ["dora", "convolutions", "rslora", "ranks"])
+def test_other_adapters_draw_as_diffusers_draws_them(base: Path, places: Places, tmp_path: Path, kind: str) -> None:
+    import torch
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers.training_utils import _collate_lora_metadata
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    from dreambooth_server.studio import open_studio
+
+    torch.manual_seed(3)
+    changes: dict[str, Any] = {
+        "dora": {"use_dora": True},
+        "convolutions": {"target_modules": ["conv1", "to_v", "proj_in", "time_emb_proj"]},
+        "rslora": {"use_rslora": True},
+        "ranks": {"rank_pattern": {"to_q": 6}, "alpha_pattern": {"to_q": 3}},
+    }[kind]
+    unet: Any = UNet2DConditionModel.from_pretrained(str(base / "unet"))
+    usual: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": ["to_q", "to_v"], "init_lora_weights": False}
+    unet.add_adapter(LoraConfig(**{**usual, **changes}))
+    layers = get_peft_model_state_dict(unet)
+    settings = _collate_lora_metadata({"unet": unet})
+    StableDiffusionPipeline.save_lora_weights(str(tmp_path), unet_lora_layers=layers, **settings)
+    write_card(tmp_path, base)
+    write_manifest(tmp_path)
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(str(base), local_files_only=True, safety_checker=None)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_lora_weights(str(tmp_path), weight_name=LORA_WEIGHTS)
+    theirs = pipeline(
+        drawing("rusty").prompt, num_inference_steps=4, guidance_scale=4.0, height=32, width=32,
+        generator=torch.Generator().manual_seed(7),
+    ).images[0]  # fmt: skip
+    artifact = fetch_artifact(SubjectSource(str(tmp_path)), places)
+    studio = open_studio(base, {"rusty": artifact})
+    ours, plain = studio.draw([drawing("rusty")])[0], studio.draw([drawing("base")])[0]
+    assert np.abs(as_array(ours) - as_array(theirs)).max() <= 1
+    assert np.abs(as_array(ours) - as_array(plain)).max() > 8
+
+
+def test_a_learned_token_goes_with_its_adapter_through_one_slot(base: Path, places: Places, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from dreambooth_server.settings import Room
+    from dreambooth_server.studio import open_studio
+
+    studio = open_studio(base, {}, room=Room(1, 2, 4))
+    for seed, name in enumerate(("one", "two", "plain")):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_lora(folder, base, seed=8)
+        torch.manual_seed(seed)
+        save_file({"<sks>": torch.randn(1, 96)}, folder / TOKEN_WEIGHTS)
+        write_card(folder, base, name=name, learned_token=name != "plain")
+        write_manifest(folder)
+        studio.add(name, fetch_artifact(SubjectSource(str(folder)), places))
+    drawn = {name: studio.draw([drawing(name)])[0].tobytes() for name in ("one", "two", "plain")}
+    assert len(set(drawn.values())) == 3
+    for name in ("two", "plain", "one"):
+        studio._words.clear()
+        assert studio.draw([drawing(name)])[0].tobytes() == drawn[name]
 
 
 def test_counting_tokens_disturbs_no_drawing(service: Service) -> None:
