@@ -33,6 +33,9 @@ class DrainingServer(uvicorn.Server):
 
 def serve_until_told(server: uvicorn.Server, listening: socket.socket) -> None:
     """Serve until SIGTERM, SIGINT or `should_exit`."""
+    # asyncio does so only for sockets that were opened as TCP by name, which uvicorn's are not: an answer's body would
+    # wait for the acknowledgement of its head, 40 ms.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     # uvicorn raises the signal again when it is done, which would end the process before its last words.
     before = {ending: signal.signal(ending, lambda *_: None) for ending in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -1,224 +1,28 @@
-"""What the gateway's tests share: replicas and an operator that do as a test says, and gateways, over real sockets."""
+"""Gateways as tests and benchmarks need them: in this process beside an operator, and as processes of their own."""
 
 import asyncio
-import base64
 import contextlib
-import functools
-import hashlib
-import io
 import json
+import signal
 import socket
-from collections import Counter
-from collections.abc import AsyncIterator
+import sys
+import threading
+from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import aiohttp
 import uvicorn
-from aiohttp import web
-from PIL import Image
+from gateway_fakes import TOKEN, FakeOperator, FakeReplica
 
-from dreambooth_api.names import HEADER_DIGEST
-from dreambooth_api.routes import KeyCheck, Replica, Route, Routes, Target
-from dreambooth_api.serving import ServingMode
+from dreambooth_api.routes import Route
 from dreambooth_server.gateway.app import create_app
 from dreambooth_server.gateway.gateway import Gateway
 from dreambooth_server.gateway.settings import Settings
 
-TOKEN = "the-gateways-token"
-REX = "model/demo/rex"
-PATH = "/demo/rex/v1/images/generations"
-BODY = {"prompt": "a photo of rex", "seed": 1}
-
-
-def digest(number: int) -> str:
-    """An artifact's digest."""
-    return f"sha256:{number:012x}".ljust(71, "0")
-
-
-def target(backend: str = REX, number: int = 1, weight: int = 100) -> Target:
-    """An artifact of a subject."""
-    return Target(digest=digest(number), uri=f"s3://models/{number}", weight=weight, backend=backend)
-
-
-def route(
-    name: str = "rex",
-    *targets: Target,
-    shared: bool = False,
-    access: KeyCheck | None = None,
-    target_in_flight: int = 4,
-    reason: str = "",
-) -> Route:
-    """A subject of the namespace `demo`."""
-    mode = ServingMode.SHARED if shared else ServingMode.DEDICATED
-    return Route(
-        namespace="demo", name=name, mode=mode, targets=list(targets), access=access,
-        target_in_flight=target_in_flight, max_replicas=5, reason=reason,
-    )  # fmt: skip
-
-
-class FakeReplica:
-    """Answers with its own name. A test says how long it takes and what goes wrong; it keeps what it was asked."""
-
-    def __init__(self, pod: str) -> None:
-        self.pod, self.address = pod, ""
-        self.seconds = 0.0
-        self.faults: list[str] = []
-        """What the next requests meet: `full`, `loading`, `reset`, `error`, `away` (the store), `cut` (a stream)."""
-        self.asked: list[dict[str, Any]] = []
-        self.headers: list[dict[str, str]] = []
-        self.active = self.most = self.cancelled = self.listed = 0
-        self._runner: web.AppRunner | None = None
-
-    async def start(self) -> "FakeReplica":
-        app = web.Application()
-        app.router.add_post("/v1/images/generations", self._draw)
-        app.router.add_get("/v1/models", self._list)
-        app.router.add_post("/adapters", self._adapter)
-        self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        self.address = "{}:{}".format(*self._runner.addresses[0][:2])
-        return self
-
-    async def stop(self) -> None:
-        """Gone, with all that it works on."""
-        if self._runner:
-            await self._runner.cleanup()
-
-    def listing(self) -> Replica:
-        """As the operator tells of it."""
-        return Replica(pod=self.pod, address=self.address)
-
-    async def _draw(self, request: web.Request) -> web.StreamResponse:
-        body = await request.json()
-        self.headers.append({name.lower(): value for name, value in request.headers.items()})
-        self.active += 1
-        self.most = max(self.most, self.active)
-        try:
-            fault = self.faults.pop(0) if self.faults else ""
-            if fault in _REFUSALS:
-                return _refusal(*_REFUSALS[fault])
-            self.asked.append(body)
-            if body.get("stream"):
-                return await self._stream(request, fault)
-            await asyncio.sleep(self.seconds)
-            if fault == "reset":
-                assert request.transport is not None
-                request.transport.abort()
-            return web.json_response(self._drawn(body))
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        finally:
-            self.active -= 1
-
-    async def _stream(self, request: web.Request, fault: str) -> web.StreamResponse:
-        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await answer.prepare(request)
-        for step in (1, 2, 3):
-            data = json.dumps({"type": "image_generation.progress", "step": step, "steps": 3})
-            await answer.write(f"event: image_generation.progress\ndata: {data}\n\n".encode())
-            await asyncio.sleep(self.seconds)
-            if fault == "cut":
-                assert request.transport is not None
-                request.transport.abort()
-        body = json.dumps(self._drawn(await request.json()))
-        await answer.write(f"event: image_generation.completed\ndata: {body}\n\n".encode())
-        return answer
-
-    def _drawn(self, body: dict[str, Any]) -> dict[str, Any]:
-        picture = {"b64_json": _png(self.pod), "revised_prompt": body["prompt"], "seed": body.get("seed", 0)}
-        return {"created": 1, "data": [picture], "model": self.pod, "size": "32x32", "warnings": []}
-
-    async def _list(self, request: web.Request) -> web.Response:
-        self.listed += 1
-        cards = [_card("rex", request.headers[HEADER_DIGEST]), _card("rex", digest(99)), _card("base", digest(0))]
-        return web.json_response({"object": "list", "data": cards})
-
-    async def _adapter(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        return web.json_response({"digest": body["digest"], "phase": "Ready"})
-
-
-_REFUSALS = {
-    "full": (429, "queue_full"),
-    "loading": (503, "loading"),
-    "error": (500, "drawing_failed"),
-    "away": (503, "store_unavailable"),
-}
-
-
-@functools.cache
-def _png(pod: str) -> str:
-    """A picture of a colour of its own, base64."""
-    out = io.BytesIO()
-    Image.new("RGB", (32, 32), tuple(hashlib.sha256(pod.encode()).digest()[:3])).save(out, "PNG")
-    return base64.b64encode(out.getvalue()).decode()
-
-
-def _refusal(status: int, code: str) -> web.Response:
-    error = {"message": code, "type": "server_error", "param": None, "code": code}
-    return web.json_response({"error": error}, status=status, headers={"Retry-After": "1"})
-
-
-def _card(name: str, digest: str) -> dict[str, Any]:
-    card = {
-        "identifier": "sks", "class_name": "dog", "digest": digest, "base": "file:///base", "method": "LoRA",
-        "resolution": 32, "size_multiple": 8, "steps": 8, "guidance_scale": 4.0, "prompt_tokens": 14, "scores": {},
-        "examples": ["a photo of rex"],
-    }  # fmt: skip
-    return {"id": name, "object": "model", "created": 1, "owned_by": "demo", "dreambooth": card}
-
-
-class FakeOperator:
-    """Tells gateways what a test says, as the real one does: at once when it changes."""
-
-    def __init__(self) -> None:
-        self.routes = Routes(revision="0", backends={}, routes=[])
-        self.reports: list[dict[str, Any]] = []
-        self.tokens: Counter[str | None] = Counter()
-        self.leads, self.url = True, ""
-        self._changed = asyncio.Event()
-        self._runner: web.AppRunner | None = None
-
-    async def start(self, port: int = 0) -> "FakeOperator":
-        app = web.Application()
-        app.router.add_post("/routes", self._answer)
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", port).start()
-        self.url = "http://{}:{}".format(*self._runner.addresses[0][:2])
-        return self
-
-    async def stop(self) -> None:
-        """Away."""
-        if self._runner:
-            await self._runner.cleanup()
-
-    def tell(self, routes: list[Route], backends: dict[str, list[FakeReplica]]) -> None:
-        """Have every gateway know this."""
-        self.routes = Routes(
-            revision=str(int(self.routes.revision) + 1),
-            backends={key: [replica.listing() for replica in replicas] for key, replicas in backends.items()},
-            routes=routes,
-        )
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def _answer(self, request: web.Request) -> web.Response:
-        self.tokens[request.headers.get("Authorization")] += 1
-        report = await request.json()
-        if not self.leads:
-            return web.Response(status=503)
-        self.reports.append(report)
-        if report["revision"] == self.routes.revision:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), 0.3)
-        if report["revision"] == self.routes.revision:
-            return web.Response(status=204)
-        return web.json_response(self.routes.to_dict())
+T = TypeVar("T")
 
 
 @dataclass
@@ -263,7 +67,7 @@ def settings(operator: str, folder: Path, **changes: Any) -> Settings:
 @contextlib.asynccontextmanager
 async def serving(app: Any) -> AsyncIterator[str]:
     """The URL of `app` on a real socket, in this loop."""
-    listening = socket.socket()
+    listening = socket.socket(proto=socket.IPPROTO_TCP)
     listening.bind(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=1))
     task = asyncio.create_task(server.serve([listening]))
@@ -287,3 +91,63 @@ async def staged(folder: Path, **changes: Any) -> AsyncIterator[Stage]:
         await operator.stop()
         for replica in stage.replicas:
             await replica.stop()
+
+
+class GatewayProcess:
+    """A gateway's process."""
+
+    def __init__(self, operator: FakeOperator, folder: Path) -> None:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            port = found.getsockname()[1]
+        self.url = f"http://127.0.0.1:{port}"
+        token = folder / "token"
+        token.write_text(TOKEN)
+        self._command = [sys.executable, "-m", "dreambooth_server.gateway", "--operator", operator.url]
+        self._command += ["--token-file", str(token), "--host", "127.0.0.1", "--port", str(port)]
+        self._command += ["--drain-seconds", "0.5"]
+
+    async def start(self) -> None:
+        """Until it is ready."""
+        pipe = asyncio.subprocess.PIPE
+        self.process = await asyncio.create_subprocess_exec(*self._command, stdout=pipe)
+        self._audited = asyncio.create_task(self.process.communicate())
+        async with asyncio.timeout(60), aiohttp.ClientSession(self.url) as client:
+            while True:
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with client.get("/readyz") as answer:
+                        if answer.status == 200:
+                            return
+                await asyncio.sleep(0.05)
+
+    async def stop(self) -> list[dict]:
+        """Told to end as a pod is; its audit log."""
+        self.process.send_signal(signal.SIGTERM)
+        out, _ = await self._audited
+        assert self.process.returncode == 0
+        return [json.loads(line) for line in out.splitlines()]
+
+
+class Behind:
+    """A stage on a loop and a thread of its own, for tests that have none: Chromium's, and fuzzing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
+        self._ready: Future[Stage] = Future()
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._life(folder),), daemon=True)
+        self._thread.start()
+        self.stage = self._ready.result(30)
+
+    async def _life(self, folder: Path) -> None:
+        async with staged(folder) as stage:
+            self._ready.set_result(stage)
+            await self._stop.wait()
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """What `work` gives on that loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    def end(self) -> None:
+        """Stop it all."""
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(30)

@@ -23,17 +23,18 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     **ERRORS,
     **{status: {"model": ErrorAnswer} for status in (401, 403, 502, 504)},
 }
+_PICTURES: dict[int | str, dict[str, Any]] = {200: {"content": {SSE: {"schema": {"type": "string"}}}}, **RESPONSES}
 
 router = APIRouter()
 
 
-@router.post(GENERATIONS, response_model=ImagesAnswer, responses=RESPONSES)
+@router.post(GENERATIONS, response_model=ImagesAnswer, responses=_PICTURES)
 async def generate(body: ImageRequest, request: Request) -> Response:
     """Draw pictures of `model`, which is `namespace/name`."""
     return await _draw(request, body, from_model(body.model))
 
 
-@router.post("/{namespace}/{name}" + GENERATIONS, response_model=ImagesAnswer, responses=RESPONSES)
+@router.post("/{namespace}/{name}" + GENERATIONS, response_model=ImagesAnswer, responses=_PICTURES)
 async def generate_here(namespace: str, name: str, body: ImageRequest, request: Request) -> Response:
     """Draw pictures of the subject at this URL."""
     request.state.subject = namespace, name

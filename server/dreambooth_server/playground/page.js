@@ -9,10 +9,11 @@ const SEEDS = 2 ** 32;
 const PATIENCE = 3; // seconds without a word until the page says that it waits
 
 const state = { served: [], running: null, secondsPerStep: null, steps: [], history: [], shown: null };
-// Fields that a person has set: what arrives from the server later leaves them as they are, and the one being written in.
+// Fields that a person has set: what arrives later leaves them as they are, and the one being written in.
 const touched = new Set();
 
 const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds * 1000));
+const closed = (error) => error.status === 401 || error.status === 403;
 const subject = () => state.served.find((entry) => entry.id === $("model").value) ?? state.served[0];
 
 // ---- beginning ----
@@ -23,8 +24,8 @@ async function begin() {
       state.served = await models();
       break;
     } catch (error) {
-      setState(error.status === 503 ? "loading" : "away", error.status === 503 ? "Loading the model …" : error.message);
-      await (error.status === 401 || error.status === 403 ? enteredKey() : sleep(Math.min(error.retry ?? 2, 2)));
+      setState(...(error.status === 503 ? ["loading", "Loading the model …"] : ["away", closed(error) && !key.get() ? "An API key is needed." : error.message]));
+      await (closed(error) ? enteredKey() : sleep(Math.min(error.retry ?? 2, 2)));
     }
   }
   const subjects = state.served.filter((entry) => entry.id !== BASE);
@@ -194,7 +195,7 @@ function showError(error) {
     return;
   }
   if (!(error instanceof ApiError)) throw error;
-  if (error.status === 401 || error.status === 403) enteredKey();
+  if (closed(error)) enteredKey();
   const advice = error.status === 429 ? ` Try again in ${error.retry ?? 5} s.` : "";
   $("alert").textContent = error.message + advice;
   $("alert").hidden = false;
@@ -203,7 +204,8 @@ function showError(error) {
 function show(entry) {
   const { requests, results, seconds } = entry;
   state.shown = entry;
-  const labels = requests.map((asked) => (asked.model === BASE ? "not personalised" : requests.length > 1 ? "personalised" : ""));
+  const withBase = requests.some((asked) => asked.model === BASE);
+  const labels = requests.map((asked) => (asked.model === BASE ? "not personalised" : withBase ? "personalised" : ""));
   $("pictures").replaceChildren(...results.map((result, i) => figure(requests[i].model, result, labels[i])));
   $("read").textContent = `The model read: ${results[0].prompt}`;
   $("numbers").textContent = `seed ${results[0].seed} · ${requests[0].steps} steps · guidance ${requests[0].guidance_scale} · ${seconds.toFixed(1)} s`;

@@ -8,7 +8,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
-from gateway_kit import BODY, PATH, REX, Stage, digest, route, staged, target
+from gateway_fakes import BODY, PATH, REX, digest, route, target
+from gateway_kit import Stage, staged
 
 from dreambooth_api.routes import KeyCheck
 from dreambooth_server.gateway.admission import Rates

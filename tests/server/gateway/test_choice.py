@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from gateway_kit import digest, target
+from gateway_fakes import digest, target
 
 from dreambooth_api.routes import Replica
 from dreambooth_server.gateway.choice import Shares, pick_dedicated, pick_shared, ranked

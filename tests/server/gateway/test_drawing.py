@@ -6,7 +6,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from gateway_kit import BODY, PATH, REX, Stage, digest, route, staged, target
+from gateway_fakes import BODY, PATH, REX, digest, route, target
+from gateway_kit import Stage, staged
 
 POOL = "pool/demo/default"
 

@@ -4,7 +4,8 @@ import asyncio
 
 import aiohttp
 import pytest
-from gateway_kit import REX, Stage, digest, route, target
+from gateway_fakes import REX, digest, route, target
+from gateway_kit import Stage
 
 CANARY = "canary/demo/rex"
 POOL = "pool/demo/default"

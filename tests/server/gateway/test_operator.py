@@ -5,7 +5,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
-from gateway_kit import BODY, PATH, REX, TOKEN, FakeOperator, Stage, route, serving, settings, staged, target
+from gateway_fakes import BODY, PATH, REX, TOKEN, FakeOperator, route, target
+from gateway_kit import Stage, serving, settings, staged
 
 from dreambooth_server.gateway.app import create_app
 from dreambooth_server.gateway.gateway import Gateway

@@ -1,16 +1,14 @@
 """The page behind a gateway, in a real Chromium."""
 
-import asyncio
 import hashlib
 import re
-import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gateway_kit import REX, Stage, digest, route, staged, target
+from gateway_fakes import REX, digest, route, target
+from gateway_kit import Behind
 from page_kit import LOW_CONTRAST, PHONE, draw, drawn
 from playwright.sync_api import Page, expect
 
@@ -18,29 +16,6 @@ from dreambooth_api.routes import KeyCheck
 
 CANARY = "canary/demo/rex"
 KEY = "correct horse"
-
-
-class Behind:
-    """A stage on a loop of its own: Chromium's is the test's."""
-
-    def __init__(self, folder: Path) -> None:
-        self.loop, self._stop = asyncio.new_event_loop(), asyncio.Event()
-        self._ready: Future[Stage] = Future()
-        self._thread = threading.Thread(target=self.loop.run_until_complete, args=(self._life(folder),), daemon=True)
-        self._thread.start()
-        self.stage = self._ready.result(30)
-
-    async def _life(self, folder: Path) -> None:
-        async with staged(folder) as stage:
-            self._ready.set_result(stage)
-            await self._stop.wait()
-
-    def do(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(30)
-
-    def end(self) -> None:
-        self.loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(30)
 
 
 @pytest.fixture
@@ -109,6 +84,8 @@ def test_two_revisions_stand_side_by_side(behind: Behind, blank: Page) -> None:
     assert replicas[0].asked[0]["seed"] == replicas[1].asked[0]["seed"]
     names = blank.locator("img[data-result]").evaluate_all("found => found.map(img => img.dataset.result)")
     assert names == [stable, canary]
+    blank.set_viewport_size(PHONE)
+    assert blank.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
 def test_a_server_that_does_not_stream_is_asked_plainly(behind: Behind, blank: Page, errors: list[str]) -> None:

@@ -2,46 +2,12 @@
 
 import asyncio
 import contextlib
-import json
-import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
-from gateway_kit import BODY, PATH, REX, TOKEN, FakeOperator, FakeReplica, route, target
-from server_kit import free_port
-
-
-class Process:
-    """A gateway's process."""
-
-    def __init__(self, operator: FakeOperator, folder: Path) -> None:
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
-        token = folder / "token"
-        token.write_text(TOKEN)
-        self._command = [sys.executable, "-m", "dreambooth_server.gateway", "--operator", operator.url]
-        self._command += ["--token-file", str(token), "--host", "127.0.0.1", "--port", str(self.port)]
-        self._command += ["--drain-seconds", "0.5"]
-
-    async def start(self) -> None:
-        pipe = asyncio.subprocess.PIPE
-        self.process = await asyncio.create_subprocess_exec(*self._command, stdout=pipe)
-        async with asyncio.timeout(60), aiohttp.ClientSession(self.url) as client:
-            while True:
-                with contextlib.suppress(aiohttp.ClientError):
-                    async with client.get("/readyz") as answer:
-                        if answer.status == 200:
-                            return
-                await asyncio.sleep(0.05)
-
-    async def stop(self) -> list[dict]:
-        """Told to end as a pod is; its audit log."""
-        self.process.send_signal(signal.SIGTERM)
-        out, _ = await self.process.communicate()
-        assert self.process.returncode == 0
-        return [json.loads(line) for line in out.splitlines()]
+from gateway_fakes import BODY, PATH, REX, FakeOperator, FakeReplica, route, target
+from gateway_kit import GatewayProcess
 
 
 class Service:
@@ -75,7 +41,7 @@ async def test_a_rollout_of_gateways_loses_nothing(tmp_path: Path) -> None:
     replica = await FakeReplica("rex-1").start()
     replica.seconds = 0.05
     operator.tell([route("rex", target())], {REX: [replica]})
-    old, new = Process(operator, tmp_path), Process(operator, tmp_path)
+    old, new = GatewayProcess(operator, tmp_path), GatewayProcess(operator, tmp_path)
     await old.start()
     service = Service()
     service.urls = [old.url]
