@@ -112,6 +112,7 @@ async def test_subjects_of_a_pool(server, monkeypatch, tmp_path):
             await until(counted)
             assert [d["metadata"]["name"] for d in await it.api.list("deployments", "pooled")] == ["default-pool"]
             assert await at_rest(server) == []
+            assert it.library.asked.count(C) == 1, "what is bad is not asked for again"
             rollout = {"strategy": "Canary", "steps": [30], "stepSeconds": 6}
             await it.patch("robot", artifact=artifact(B), rollout=rollout)
             await until(lambda: it.gateway.weights("robot") == {A: 70, B: 30})
