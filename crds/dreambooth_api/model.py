@@ -59,7 +59,7 @@ class RolloutStatus(ApiModel):
     """A canary on its way, or the one that was rolled back."""
 
     digest: str = Field(description="The artifact that is tried.")
-    generation: int = Field(ge=0, description="The generation of the spec that began it.")
+    generation: int = Field(ge=0, description="The generation of the spec that began it, or that it failed under.")
     step: int = Field(0, ge=0, description="Which of `spec.rollout.steps` it is at; one more than there are: promoted.")
     since: str | None = Field(None, description="Since when it is watched at this step; absent: its pods are starting.")
     failure: str | None = Field(None, description="Why it was rolled back: it is not tried again until `spec` changes.")

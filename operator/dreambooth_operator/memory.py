@@ -38,7 +38,7 @@ class Memory:
     adapter_asked: float = float("-inf")
     # The step of a canary that is watched, and what gateways had counted of it at its begin.
     watched: tuple[str, str] | None = None
-    counted: Traffic = NO_TRAFFIC
+    counted: Traffic = field(default_factory=lambda: NO_TRAFFIC)
     met: bool = False
 
     def newest(self, cached: Body) -> Body:

@@ -228,11 +228,10 @@ class Reconciler:
         decision: Decision,
         refused: Callable[[Problem, bool], Decision],
     ) -> None:
-        """Events, status, children: told again they are the same; and no child is made before its job's spec is
-        frozen by the status. What was refused the last time is tried before anything else is said about it. Whoever
-        waits for a replica to be woken waits for nothing else."""
-        for name, replicas in decision.scale:
-            await self._cluster.scale(view.namespace, name, replicas)
+        """Replicas (whoever waits for one to be woken waits for nothing else), events, status, children: told again
+        they are the same; and no child is made before its job's spec is frozen by the status. What was refused the last
+        time is tried before anything else is said about it."""
+        await self._scale(view, decision)
         seen = -math.inf
         if before := not memory.refused:
             seen = await self._report_status(kind, view, memory, decision)
@@ -261,6 +260,10 @@ class Reconciler:
             # What else happens in between does not put the next asking off.
             again = min(again, max(0.1, memory.asked + POLL - time.monotonic()))
         self._queue.add(Key(kind, view.namespace, view.name), after=again)
+
+    async def _scale(self, view: View, decision: Decision) -> None:
+        for name, replicas in decision.scale:
+            await self._cluster.scale(view.namespace, name, replicas)
 
     async def _report_status(self, kind: str, view: View, memory: Memory, decision: Decision) -> float:
         """Events, then the status; returns when the API server confirmed, by taking the status for it, that the object

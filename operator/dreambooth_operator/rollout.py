@@ -90,7 +90,8 @@ def plan(view: ModelView, state: RolloutStatus, rollout: Rollout, enough: bool, 
     over = clock.age(state.since, view.now) >= rollout.step_seconds
     if bad := analysis.failure(seen, rollout.analysis, over):
         text = f"rolled back at {steps[at]} %: {bad}; it is not tried again until spec changes"
-        return Plan(state.model_copy(update={"failure": text}), Problem(Reason.ANALYSIS_FAILED, text))
+        failed = state.model_copy(update={"failure": text, "generation": view.generation})
+        return Plan(failed, Problem(Reason.ANALYSIS_FAILED, text))
     if rollout.paused:
         return Plan(state, _waits(rollout, steps[at]), steps[at])
     if over:

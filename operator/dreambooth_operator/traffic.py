@@ -70,6 +70,8 @@ class Gateways:
         for subject, artifacts in report.traffic.items():
             for digest, counted in artifacts.items():
                 last = gateway.counted.get((subject, digest), NOTHING)
+                if counted == last:
+                    continue
                 gateway.counted[subject, digest] = counted
                 totals = self._totals.setdefault(subject, {})
                 totals[digest] = plus(totals.get(digest, NOTHING), minus(counted, last))

@@ -116,7 +116,7 @@ class ModelView(View):
     adapter: AdapterState | None = None
     demand: Demand = UNKNOWN
     # What gateways saw of the canary since its step began.
-    seen: Traffic = NO_TRAFFIC
+    seen: Traffic = field(default_factory=lambda: NO_TRAFFIC)
     # The Secret with the API keys is not there.
     locked: Problem | None = None
 

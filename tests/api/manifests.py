@@ -35,6 +35,11 @@ def model(name: str = "robot", **changes: Any) -> dict[str, Any]:
     return _resource(names.MODEL_KIND, name, {"artifact": {"uri": "s3://models/robot", "digest": DIGEST}}, changes)
 
 
+def pool(name: str = "default", **changes: Any) -> dict[str, Any]:
+    """The smallest pool, with `changes` below spec."""
+    return _resource(names.POOL_KIND, name, {"baseModel": {"uri": "s3://models/base"}}, changes)
+
+
 REMOVED = object()
 
 
@@ -66,6 +71,14 @@ def _bad_job(field: str, case: str, name: str = "robot", **changes: Any) -> Case
 
 def _bad_model(field: str, case: str, name: str = "robot", **changes: Any) -> Case:
     return Case(case, names.MODEL_KIND, model(name, **changes), field)
+
+
+def _good_pool(case: str, name: str = "default", **changes: Any) -> Case:
+    return Case(case, names.POOL_KIND, pool(name, **changes))
+
+
+def _bad_pool(field: str, case: str, name: str = "default", **changes: Any) -> Case:
+    return Case(case, names.POOL_KIND, pool(name, **changes), field)
 
 
 GOOD = [
@@ -107,6 +120,14 @@ GOOD = [
     _good_model("a canary", rollout={"strategy": "Canary", "steps": [5, 25, 50],
                                      "analysis": {"maxErrorRate": 0.02, "maxP95Seconds": 12.5}}),
     _good_model("scaled to nothing", serving={"minReplicas": 0, "maxReplicas": 1}),
+    _good_model("an adapter on a pool", serving={"mode": "Shared", "pool": "default"}),
+    _good_model("opened by keys", serving__access={"secret": "robot.keys", "requestsPerMinute": 60}),
+    _good_model("a canary that is paused", rollout={"strategy": "Canary", "stepSeconds": 5, "paused": True}),
+    _good_pool("the smallest pool"),
+    _good_pool("a pool with everything", baseModel={"uri": "hf://org/sd", "revision": "main",
+               "secretRef": {"name": "hf"}}, adapters={"maxRank": 512, "onDevice": 1, "inMemory": 100_000},
+               minReplicas=0, maxReplicas=1, targetInFlight=1, idleSeconds=1, gpus=1,
+               template={"nodeSelector": {"pool": "gpu"}}),
 ]  # fmt: skip
 
 BAD = [
@@ -193,4 +214,20 @@ BAD = [
     _bad_model("spec.rollout.steps", "a weight above 100", rollout__steps=[10, 500]),
     _bad_model("spec.rollout.steps", "a weight of nothing", rollout__steps=[0]),
     _bad_model("spec.rollout.analysis.maxErrorRate", "a share above 1", rollout__analysis__maxErrorRate=2),
+    _bad_model("spec.rollout.stepSeconds", "a step of no time", rollout__stepSeconds=0),
+    _bad_model("spec.serving.pool", "a pool of another namespace", serving__pool="../other/default"),
+    _bad_model("spec.serving.access.secret", "keys of another namespace", serving__access={"secret": "../other/keys"}),
+    _bad_model("spec.serving.access.secret", "access without a Secret", serving__access={}),
+    _bad_model("spec.serving.access.requestsPerMinute", "no requests at all",
+               serving__access={"secret": "keys", "requestsPerMinute": 0}),
+    _bad_pool("metadata.name", "a pool's name with dots", name="sd.v15"),
+    _bad_pool("spec.baseModel", "a pool without a base", baseModel=REMOVED),
+    _bad_pool("spec.baseModel.uri", "a pool's base that climbs out", baseModel__uri="pvc://models/../other"),
+    _bad_pool("spec.baseModel.secretRef.name", "a pool's Secret of another namespace",
+              baseModel__secretRef={"name": "../other/hf"}),
+    _bad_pool("spec.minReplicas", "a pool's fewest above its most", minReplicas=3, maxReplicas=2),
+    _bad_pool("spec.maxReplicas", "a pool of nothing", minReplicas=0, maxReplicas=0),
+    _bad_pool("spec.adapters.maxRank", "a rank beyond all", adapters__maxRank=513),
+    _bad_pool("spec.adapters.onDevice", "no subject on the device", adapters__onDevice=0),
+    _bad_pool("spec.gpus", "GPUs by halves", gpus=0.5),
 ]  # fmt: skip

@@ -3,10 +3,10 @@
 import pytest
 
 from dreambooth_api import names
-from dreambooth_api.parse import InvalidResource, fill_prompt, parse_job, parse_job_file, parse_model
+from dreambooth_api.parse import InvalidResource, fill_prompt, parse_job, parse_job_file, parse_model, parse_pool
 from tests.api.manifests import BAD, GOOD, job, model
 
-PARSERS = {names.JOB_KIND: parse_job, names.MODEL_KIND: parse_model}
+PARSERS = {names.JOB_KIND: parse_job, names.MODEL_KIND: parse_model, names.POOL_KIND: parse_pool}
 
 
 @pytest.mark.parametrize("case", GOOD, ids=lambda case: case.name)

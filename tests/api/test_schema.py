@@ -9,10 +9,10 @@ import yaml
 
 from dreambooth_api import names
 from dreambooth_api.generate import generated_files
-from dreambooth_api.schema import job_definition, model_definition
+from dreambooth_api.schema import job_definition, model_definition, pool_definition
 
 ROOT = Path(__file__).parents[2]
-DEFINITIONS = {"job": job_definition(), "model": model_definition()}
+DEFINITIONS = {"job": job_definition(), "model": model_definition(), "pool": pool_definition()}
 
 
 def _schema(definition: dict[str, Any]) -> dict[str, Any]:
@@ -70,9 +70,8 @@ def test_defaults_satisfy_their_own_schema_in_full(definition):
 @pytest.mark.parametrize("definition", DEFINITIONS.values(), ids=DEFINITIONS)
 def test_only_what_design_requires_is_required(definition):
     spec = _schema(definition)["properties"]["spec"]
-    assert spec.get("required", []) == (
-        ["baseModel", "subject", "publish"] if "baseModel" in spec["properties"] else []
-    )
+    required = {names.JOB_KIND: ["baseModel", "subject", "publish"], names.POOL_KIND: ["baseModel"]}
+    assert spec.get("required", []) == required.get(definition["spec"]["names"]["kind"], [])
 
 
 def test_names_columns_and_subresources_are_design_s():

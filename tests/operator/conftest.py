@@ -1,6 +1,7 @@
 """Bodies and views as an API server would show them, made by few words."""
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from dreambooth_api import names
 from dreambooth_api.result import PrepareResult, dump_result
 from dreambooth_operator import clock
 from dreambooth_operator.settings import Settings
-from dreambooth_operator.views import ChildRef, JobView, ModelView
+from dreambooth_operator.views import ChildRef, JobView, ModelView, PoolView
 from tests.operator.life import Life
 from tests.operator.stage import apiserver
 
@@ -58,6 +59,18 @@ class Make:
         meta = {"name": "robot", "namespace": "team", "uid": "model-uid", "generation": 1, **metadata}
         body = {"apiVersion": names.API_VERSION, "kind": names.MODEL_KIND, "metadata": meta, "spec": spec or base}
         return body | ({"status": status} if status else {})
+
+    def pool(self, spec=None, status=None, **metadata):
+        """A ServingPool `default`."""
+        meta = {"name": "default", "namespace": "team", "uid": "pool-uid", "generation": 1, **metadata}
+        base = {"baseModel": {"uri": "s3://dreambooth/examples/base"}, **(spec or {})}
+        body = {"apiVersion": names.API_VERSION, "kind": names.POOL_KIND, "metadata": meta, "spec": base}
+        return body | ({"status": status} if status else {})
+
+    def pool_view(self, body, *children, **fields):
+        """A pool's view with children."""
+        found = {ChildRef(child["kind"], child["metadata"]["name"]): child for child in children}
+        return PoolView(body=body, now=NOW, children=found, **fields)
 
     def kubernetes_job(self, name, *conditions, suspend=False, age=5):
         """A child Job with conditions (type, reason, message)."""
@@ -167,6 +180,12 @@ def server():
     """The API server of all tests that need a real one without nodes."""
     with apiserver.running() as server:
         yield server
+
+
+@pytest.fixture
+def gatewayed(settings):
+    """Settings of an operator that has a gateway."""
+    return replace(settings, gateway_url="http://gateway")
 
 
 @pytest.fixture

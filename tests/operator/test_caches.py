@@ -37,3 +37,33 @@ def test_what_is_older_than_what_is_known_is_no_news(make):
     assert not caches.put(names.JOB_KIND, make.job(resourceVersion="9"))
     assert caches.get(names.JOB_KIND, "team", "robot")["status"]["phase"] == "Training"
     assert caches.put(names.JOB_KIND, make.job(uid="another", resourceVersion="11"))
+
+
+def test_models_are_found_by_their_pool_and_by_the_secret_of_their_keys(make):
+    caches = Caches()
+    body = make.model(resourceVersion="1")
+    body["spec"]["serving"] = {"mode": "Shared", "pool": "big", "access": {"secret": "keys"}}
+    caches.put(names.MODEL_KIND, body)
+    assert caches.models_of_pool("team", "big") == ["robot"]
+    assert caches.models_with_keys() == {("team", "keys"): ["robot"]}
+    body["metadata"]["resourceVersion"], body["spec"]["serving"] = "2", {"mode": "Dedicated", "pool": "big"}
+    caches.put(names.MODEL_KIND, body)
+    assert caches.models_of_pool("team", "big") == []
+    assert caches.models_with_keys() == {}
+
+
+def test_what_routes_are_made_of_is_counted_and_nothing_else(make):
+    caches = Caches()
+    caches.put(names.JOB_KIND, make.job())
+    pod = make.pod()
+    pod["metadata"]["labels"] = {names.LABEL_JOB: "robot"}
+    caches.put("Pod", pod)
+    assert caches.served == 0
+    caches.put(names.MODEL_KIND, make.model())
+    caches.put(names.POOL_KIND, make.pool())
+    server = make.pod("server")
+    server["metadata"]["labels"] = {names.LABEL_POOL: "default"}
+    caches.put("Pod", server)
+    assert caches.served == 3
+    caches.drop("Pod", "team", "server")
+    assert caches.served == 4

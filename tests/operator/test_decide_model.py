@@ -30,13 +30,16 @@ def deployed(view, settings, *, ready):
 def server_pod(make, digest, ready=False, **state):
     pod = make.pod("robot-endpoint-x", **state)
     pod["metadata"]["annotations"] = {names.ANNOTATION_ARTIFACT: digest}
+    pod["metadata"]["labels"] = {names.LABEL_COMPONENT: names.COMPONENT_SERVER}
     pod["status"]["conditions"] = [{"type": "Ready", "status": "True" if ready else "False"}]
     return pod
 
 
 def test_a_new_model_gets_its_children(make, settings):
     decision = decide_model(make.model_view(make.model()), settings)
-    assert [m["kind"] for m in decision.apply] == ["Service", "Deployment", "HorizontalPodAutoscaler"]
+    assert [m["kind"] for m in decision.apply] == [
+        "Service", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"
+    ]  # fmt: skip
     assert condition(decision, "Ready") == ("False", Reason.ROLLING_OUT)
     assert condition(decision, "Progressing") == ("True", Reason.ROLLING_OUT)
     assert decision.status["url"] == "http://robot-endpoint.team.svc/v1"
@@ -52,7 +55,10 @@ def test_a_rolled_out_model_is_ready_and_then_nothing_is_written(make, settings)
     assert condition(decision, "Ready") == ("True", Reason.AVAILABLE)
     assert decision.status["phase"] == ModelPhase.READY
     assert decision.status["replicas"] == 1
-    assert decision.status["revisions"] == [{"digest": make.digest, "weight": 100, "ready": True}]
+    assert decision.status["revisions"] == [{
+        "digest": make.digest, "uri": "s3://dreambooth/models/team/robot/abab", "weight": 100, "ready": True,
+        "promoted": True, "backend": "model/team/robot",
+    }]  # fmt: skip
     again = make.model_view(make.model(status=decision.status), *view.children.values(), pods=pods)
     assert decide_model(again, settings) == NOTHING
 
@@ -103,7 +109,7 @@ def test_a_bad_new_artifact_leaves_the_old_one_serving(make, settings):
     assert condition(decision, "Ready") == ("True", Reason.ROLLING_OUT)
     assert condition(decision, "Progressing") == ("False", Reason.UNAVAILABLE)
     assert decision.status["phase"] == ModelPhase.DEGRADED
-    assert [(r["weight"], r["ready"]) for r in decision.status["revisions"]] == [(0, False), (100, True)]
+    assert [r["weight"] for r in decision.status["revisions"]] == [0, 100]
 
 
 def test_a_new_artifact_changes_the_deployment_alone(make, settings):
@@ -112,13 +118,32 @@ def test_a_new_artifact_changes_the_deployment_alone(make, settings):
     assert [m["kind"] for m in decide_model(make.model_view(newer, *children), settings).apply] == ["Deployment"]
 
 
-def test_shared_mode_says_that_it_is_not_there(make, settings):
+@pytest.mark.parametrize(
+    ("spec", "named"),
+    [
+        ({"serving": {"mode": "Shared"}}, "spec.serving.mode Shared"),
+        ({"serving": {"minReplicas": 0}}, "spec.serving.minReplicas 0"),
+        ({"serving": {"access": {"secret": "keys"}}}, "spec.serving.access"),
+        ({"rollout": {"strategy": "Canary"}}, "spec.rollout.strategy Canary"),
+    ],
+)
+def test_what_needs_a_gateway_says_so_where_there_is_none(make, settings, spec, named):
     body = make.model()
-    body["spec"]["serving"] = {"mode": "Shared"}
+    body["spec"] |= spec
     decision = decide_model(make.model_view(body), settings)
     assert condition(decision, "Ready") == ("False", Reason.INVALID_SPEC)
-    assert "Dedicated" in decision.status["conditions"][0]["message"]
+    assert named in decision.status["conditions"][0]["message"]
     assert decision.apply == ()
+
+
+def test_without_a_second_replica_there_is_no_budget(make, settings):
+    body = make.model()
+    body["spec"]["serving"] = {"maxReplicas": 1}
+    assert "PodDisruptionBudget" not in {m["kind"] for m in decide_model(make.model_view(body), settings).apply}
+    children = deployed(make.model_view(make.model()), settings, ready=1)
+    assert decide_model(make.model_view(body, *children), settings).delete == (
+        ChildRef("PodDisruptionBudget", "robot-endpoint"),
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 
 from dreambooth_api import names
 from dreambooth_operator.caches import Caches
-from dreambooth_operator.handlers import Handlers
+from dreambooth_operator.handlers import OWNERS, Handlers
 from dreambooth_operator.views import Key
 
 JOB = Key(names.JOB_KIND, "team", "robot")
@@ -14,7 +14,7 @@ JOB = Key(names.JOB_KIND, "team", "robot")
 def wired():
     """Handlers, their caches, the keys that they added, and the uids that they forgot."""
     added, forgotten, caches = [], [], Caches()
-    return Handlers(caches, added.append, forgotten.append), caches, added, forgotten
+    return Handlers(caches, lambda key, after=0.0: added.append(key), forgotten.append), caches, added, forgotten
 
 
 def test_a_job_and_the_models_that_look_at_it_are_reconciled(wired, make):
@@ -49,7 +49,7 @@ def test_an_object_under_an_old_name_is_another_one(wired, make):
     assert forgotten == ["job-uid"]
 
 
-@pytest.mark.parametrize(("label", "kind"), [(names.LABEL_JOB, names.JOB_KIND), (names.LABEL_MODEL, names.MODEL_KIND)])
+@pytest.mark.parametrize(("label", "kind"), OWNERS)
 def test_a_childs_event_is_its_owners(wired, label, kind):
     handlers, _, added, _ = wired
     for child in ("Pod", "Job", "Deployment", "Service", "ConfigMap"):
@@ -70,3 +70,42 @@ def test_what_a_list_does_not_hold_is_gone(wired, make):
     assert added == [Key(names.JOB_KIND, "team", "b")]
     assert caches.keys(names.JOB_KIND) == [("team", "a"), ("other", "c")]
     assert list(handlers.everything()) == [Key(names.JOB_KIND, "team", "a"), Key(names.JOB_KIND, "other", "c")]
+
+
+POOL = Key(names.POOL_KIND, "team", "default")
+MODEL = Key(names.MODEL_KIND, "team", "robot")
+READY = [{"type": "Ready", "status": "True", "reason": "Available"}]
+
+
+def shared(make, pool="default", **metadata):
+    body = make.model(**metadata)
+    body["spec"]["serving"] = {"mode": "Shared", "pool": pool}
+    return body
+
+
+def test_a_shared_model_is_its_pools_business_too(wired, make):
+    handlers, _, added, _ = wired
+    handlers.changed(names.MODEL_KIND, shared(make, resourceVersion="1"))
+    assert added == [MODEL, POOL]
+    added.clear()
+    handlers.changed(names.MODEL_KIND, shared(make, "other", resourceVersion="2"))
+    assert set(added) == {MODEL, POOL, Key(names.POOL_KIND, "team", "other")}, "the one it left, and the one it joined"
+    added.clear()
+    handlers.gone(names.MODEL_KIND, "team", "robot")
+    assert added == [MODEL, Key(names.POOL_KIND, "team", "other")]
+
+
+def test_subjects_are_told_of_their_pool_only_what_they_depend_on(wired, make):
+    handlers, _, added, _ = wired
+    handlers.changed(names.MODEL_KIND, shared(make))
+    for number, (status, told) in enumerate([
+        (None, True), ({"conditions": READY}, True), ({"conditions": READY, "subjects": 7, "replicas": 3}, False),
+        ({"conditions": [{**READY[0], "reason": "ScaledToZero"}]}, False),
+        ({"conditions": [{**READY[0], "status": "False"}]}, True),
+    ]):  # fmt: skip
+        added.clear()
+        handlers.changed(names.POOL_KIND, make.pool(status=status, resourceVersion=str(number + 1)))
+        assert added == [POOL] + [MODEL] * told, number
+    added.clear()
+    handlers.gone(names.POOL_KIND, "team", "default")
+    assert added == [POOL, MODEL]

@@ -1,5 +1,7 @@
 """A model's children."""
 
+from dataclasses import replace
+
 import pytest
 
 from dreambooth_api import names
@@ -12,7 +14,7 @@ def built(make, settings, serving=None, **metadata):
     body["spec"]["serving"] = serving or {}
     spec = parse_model(body).spec
     deployment = manifests_model.deployment(body, spec, spec.artifact, settings)
-    return deployment, manifests_model.service(body), manifests_model.autoscaler(body, spec)
+    return deployment, manifests_model.service(body), manifests_model.autoscaler(body, spec, settings)
 
 
 def test_the_deployment_is_as_committed(make, settings, check_golden):
@@ -41,7 +43,43 @@ def test_the_service_finds_the_pods(make, settings):
     assert service["spec"]["selector"].items() <= template["metadata"]["labels"].items()
     assert service["spec"]["ports"][0]["port"] == 80
     assert template["spec"]["containers"][0]["ports"][0] == {"name": "http", "containerPort": 8080, "protocol": "TCP"}
-    assert manifests_model.url("robot", "team") == "http://robot-endpoint.team.svc/v1"
+    assert manifests_model.url("robot", "team", settings) == "http://robot-endpoint.team.svc/v1"
+
+
+def test_with_a_gateway_the_address_is_its(settings):
+    settings = replace(settings, gateway_url="http://gateway")
+    assert manifests_model.url("robot", "team", settings) == "http://gateway/team/robot/v1"
+
+
+def test_with_a_metrics_api_the_autoscaler_goes_by_what_is_in_flight(make, settings):
+    (cpu,) = built(make, settings)[2]["spec"]["metrics"]
+    assert cpu["resource"]["name"] == "cpu"
+    settings = replace(settings, metrics_api=True)
+    (metric,) = built(make, settings, {"targetInFlight": 3})[2]["spec"]["metrics"]
+    assert metric == {"type": "External", "external": {
+        "metric": {"name": "dreambooth_in_flight_requests", "selector": {"matchLabels": {"model": "robot"}}},
+        "target": {"type": "AverageValue", "averageValue": "3"},
+    }}  # fmt: skip
+
+
+def test_a_canary_is_found_by_no_service_and_scaled_by_no_autoscaler(make, settings, admitted):
+    body = make.model()
+    spec = parse_model(body).spec
+    canary = manifests_model.canary(body, spec, spec.artifact, 2, settings)
+    endpoint, service, _ = built(make, settings)
+    labels = canary["spec"]["template"]["metadata"]["labels"]
+    assert not service["spec"]["selector"].items() <= labels.items()
+    assert canary["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert canary["spec"]["selector"] != endpoint["spec"]["selector"]
+    assert (canary["metadata"]["name"], canary["spec"]["replicas"]) == ("robot-canary", 2)
+    assert admitted(canary["spec"]["template"]) == []
+
+
+def test_a_drain_takes_one_pod_at_a_time(make, settings):
+    budget = manifests_model.budget(make.model())
+    labels = built(make, settings)[0]["spec"]["template"]["metadata"]["labels"]
+    assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert budget["spec"]["maxUnavailable"] == 1
 
 
 def test_a_roll_out_takes_no_replica_away(make, settings):

@@ -17,6 +17,16 @@ def test_namespaces_and_url():
     assert (from_env(env).namespaces, from_env(env).mlflow_url) == (("a", "b"), "http://m")
 
 
+def test_the_gateway():
+    env = IMAGES | {
+        "DREAMBOOTH_GATEWAY_URL": "http://g/", "DREAMBOOTH_GATEWAY_TOKEN_FILE": "/t", "DREAMBOOTH_METRICS_API": "true",
+    }  # fmt: skip
+    settings = from_env(env)
+    assert (settings.gateway_url, settings.gateway_token_file, settings.metrics_api) == ("http://g", "/t", True)
+    assert (from_env(IMAGES).gateway_url, from_env(IMAGES).metrics_api) == ("", False)
+    assert (settings.routes_port, from_env(env | {"DREAMBOOTH_ROUTES_PORT": "1"}).routes_port) == (9402, 1)
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_what_must_be_set(name):
     with pytest.raises(MissingSetting, match=name):

@@ -14,9 +14,11 @@ OWN = f"/apis/{names.API_VERSION}"
 KINDS = {
     "dreamboothjobs": OWN,
     "personalizedmodels": OWN,
+    "servingpools": OWN,
     "jobs": "/apis/batch/v1",
     "deployments": "/apis/apps/v1",
     "horizontalpodautoscalers": "/apis/autoscaling/v2",
+    "poddisruptionbudgets": "/apis/policy/v1",
     "services": "/api/v1",
     "configmaps": "/api/v1",
     "pods": "/api/v1",
