@@ -21,6 +21,7 @@ from PIL import ImageChops
 from dreambooth_api import names
 from dreambooth_demo.access import model_url
 from dreambooth_demo.pictures import draw
+from dreambooth_demo.platform import NAMESPACE, RELEASE
 from dreambooth_demo.store import open_store
 from dreambooth_demo.watch import wait_for_model
 from tests.cluster.twin import put_twin
@@ -75,8 +76,18 @@ def pool_pods(stage: Stage) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def pool(stage: Stage) -> Stage:
-    """A pool of one replica with the subject `robot` on it."""
+def sleeper(stage: Stage) -> Stage:
+    """A model of its own pods, without any while nobody asks."""
+    stage.cluster.apply(model(
+        "sleeper", stage.robot, mode="Dedicated", minReplicas=0, maxReplicas=2, targetInFlight=4, idleSeconds=10,
+        template=SMALL,
+    ))  # fmt: skip
+    return stage
+
+
+@pytest.fixture(scope="module")
+def pool(stage: Stage, sleeper: Stage) -> Stage:
+    """A pool of one replica with the subject `robot` on it; meanwhile the sleeper goes to sleep."""
     base = {"uri": "s3://dreambooth/examples/base"}
     stage.cluster.apply({
         "apiVersion": names.API_VERSION, "kind": names.POOL_KIND, "metadata": {"name": "default"},
@@ -86,11 +97,11 @@ def pool(stage: Stage) -> Stage:
     return stage
 
 
-@dataclass
+@dataclass(frozen=True)
 class Traffic:
     """What clients got that asked all the while."""
 
-    codes: list[int] = field(default_factory=list)
+    codes: list[int | str] = field(default_factory=list)
 
 
 @contextmanager
@@ -99,10 +110,12 @@ def traffic(url: str, name: str, clients: int = 2) -> Iterator[Traffic]:
     seen, over, seeds = Traffic(), threading.Event(), itertools.count()
 
     def ask() -> None:
-        with httpx.Client(timeout=120) as client:
-            while not over.is_set():
-                body = {"model": name, "prompt": PROMPT, "steps": 2, "seed": next(seeds)}
-                seen.codes.append(client.post(f"{url}/v1/images/generations", json=body).status_code)
+        while not over.is_set():
+            body = {"model": name, "prompt": PROMPT, "steps": 2, "seed": next(seeds)}
+            try:
+                seen.codes.append(httpx.post(f"{url}/v1/images/generations", json=body, timeout=120).status_code)
+            except httpx.HTTPError as e:
+                seen.codes.append(repr(e))
 
     threads = [threading.Thread(target=ask) for _ in range(clients)]
     for thread in threads:
@@ -157,14 +170,15 @@ def test_an_artifact_that_is_not_what_it_should_be_is_named_and_the_others_serve
     pool.ready("robot", 60)
 
 
-@pytest.fixture(scope="module")
-def sleeper(stage: Stage) -> Stage:
-    """A model of its own pods, without any while nobody asks."""
-    stage.cluster.apply(model(
-        "sleeper", stage.robot, mode="Dedicated", minReplicas=0, maxReplicas=2, targetInFlight=4, idleSeconds=10,
-        template=SMALL,
-    ))  # fmt: skip
-    return stage
+def test_gateways_are_replaced_and_no_request_is_lost(pool: Stage):
+    gateway = f"deployment/{RELEASE}-gateway"
+    with traffic(pool.url("twin"), "twin") as seen:
+        wait(lambda: len(seen.codes) > 3)
+        pool.cluster.kube.kubectl("rollout", "restart", "-n", NAMESPACE, gateway)
+        pool.cluster.kube.kubectl("rollout", "status", "-n", NAMESPACE, gateway, "--timeout=120s")
+        before = len(seen.codes)
+        wait(lambda: len(seen.codes) > before + 3)
+    assert set(seen.codes) == {200}
 
 
 def replicas(stage: Stage, name: str) -> int:

@@ -109,7 +109,7 @@ def test_the_playground_draws_in_a_real_browser(trained, width):
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.goto(f"{trained.endpoint}/")
         page.get_by_label("Prompt", exact=True).fill("a photo of sks robot at night")
-        page.get_by_role("button", name="Draw").click()
+        page.get_by_role("button", name="Draw", exact=True).click()
         picture = page.locator("img[data-result]").first
         picture.wait_for(state="visible", timeout=60_000)
         assert picture.evaluate("image => image.naturalWidth") == 32
