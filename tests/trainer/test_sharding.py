@@ -11,7 +11,6 @@ import torch
 from dreambooth_api.exits import ExitCode
 from dreambooth_api.job import Sharding
 from dreambooth_api.names import SCORES
-from dreambooth_trainer import loop
 from dreambooth_trainer.checkpoint import Checkpoints, State
 from tests.trainer.conftest import final_hash
 from tests.trainer.test_session import exit_codes, rank_that_tells
