@@ -119,7 +119,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Lap:
-    """One process: pace, seconds from its start to the end of its first step, peak resident memory.
+    """One process: pace, seconds from its start to the end of its first step, peaks of resident and of GPU memory.
 
     And the processor time of a step and of the start, which says more than the clock where others use the cores.
     """
@@ -127,6 +127,7 @@ class Lap:
     steps_per_second: float
     start_seconds: float
     peak_mib: float
+    gpu_mib: float
     step_processor_ms: float
     start_processor_seconds: float
 
@@ -151,7 +152,7 @@ def child(mode: str, steps: int, work: Path, rest: list[str], scripts: Path, thr
     count = len(stamps) - WARM
     pace = count / (stamps[-1] - stamps[WARM - 1])
     processor = 1000 * (used[-1] - used[WARM - 1]) / count
-    return Lap(pace, stamps[0] - began, found["peak_mib"], processor, used[0])
+    return Lap(pace, stamps[0] - began, found["peak_mib"], found["gpu_mib"], processor, used[0])
 
 
 def class_images(work: Path, scripts: Path, threads: int) -> None:

@@ -1,7 +1,7 @@
 """One timed process of `benchmarks/training.py`: ours, or a script of diffusers.
 
 python benchmarks/timed/training.py ours|theirs STEPS OUT …: writes the time and the processor time after each
-optimizer step and the peak of resident memory to OUT, and ends after STEPS steps.
+optimizer step and the peaks of resident memory and of a GPU's allocated memory to OUT, and ends after STEPS steps.
 """
 
 import json
@@ -23,8 +23,11 @@ def main(mode: str, steps: int, out: Path, rest: list[str]) -> None:
         stamps.append(time.time())
         used.append(time.process_time())
         if len(stamps) == steps:
+            import torch
+
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            out.write_text(json.dumps({"stamps": stamps, "used": used, "peak_mib": peak}))
+            gpu = torch.cuda.max_memory_allocated() / 2**20 if torch.cuda.is_initialized() else 0.0
+            out.write_text(json.dumps({"stamps": stamps, "used": used, "peak_mib": peak, "gpu_mib": gpu}))
             os._exit(0)
 
     def watch() -> None:

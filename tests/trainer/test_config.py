@@ -112,7 +112,7 @@ def test_fingerprint_is_the_same_in_a_release_that_knows_more_fields(spec) -> No
 
     class NewerMethod(Method):
         lora: NewerLora = NewerLora()
-        layers: list[str] = []
+        layers: tuple[str, ...] = ()
 
     chosen = {"lora": {"rank": 4, "dora": True}, "learnToken": True}
     older = spec(method=chosen)

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from dreambooth_api.exits import ExitCode
-from dreambooth_trainer import loop
+from dreambooth_trainer import loop, scoring
 from dreambooth_trainer.checkpoint import Checkpoints
 from dreambooth_trainer.dataset import Batch
 from dreambooth_trainer.distributed import World, join
+from dreambooth_trainer.faults import CheckpointsCorrupt
 from dreambooth_trainer.loss import dreambooth_loss, sample_errors
 from dreambooth_trainer.prepare import Inputs, read_prepared
 from dreambooth_trainer.progress import Console
@@ -209,3 +210,74 @@ def test_after_the_last_step_no_rank_waits_for_another(ready, desk, monkeypatch:
         monkeypatch.setenv("RANK", str(rank))
         result = loop.train(ctx, desk(ctx))
         assert (result.artifact if result else None) == expected
+    # Spoilt: rank 0 does not train the rest alone, on other batches than the job asks for.
+    monkeypatch.setenv("RANK", "0")
+    (Checkpoints(ctx).at(4).root / "weights.safetensors").write_bytes(b"spoilt")
+    monkeypatch.setattr(loop, "take_step", lambda session: pytest.fail("a step was taken alone"))
+    with pytest.raises(CheckpointsCorrupt, match="of step 4, the last, is spoilt, and the other ranks have ended"):
+        loop.train(ctx, desk(ctx))
+
+
+def rank_with(trouble: Callable, ctx, rank: int, port: int) -> None:
+    """Train, with `trouble(ctx)` on rank 0."""
+    from dreambooth_api.reasons import Phase
+    from dreambooth_trainer.faults import guarded
+    from dreambooth_trainer.progress import Board
+    from dreambooth_trainer.tracking import NullTracker
+
+    environment(rank, port)
+    if rank == 0:
+        trouble(ctx)
+    desk = loop.Desk(Board(ctx, Phase.TRAINING), Console(silent=True), NullTracker())
+    os._exit(guarded(lambda: loop.train(ctx, desk)))
+
+
+def scores_for_an_hour(ctx) -> None:
+    def measure(*_):
+        (ctx.work / "scoring").touch()
+        time.sleep(3600)
+
+    scoring.measure = measure
+
+
+def dies_before_the_last_state_is_committed(ctx) -> None:
+    real = Checkpoints.commit
+
+    def commit(self, state, keep):
+        if state.step == ctx.spec.training.steps:
+            time.sleep(2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, state, keep)
+
+    Checkpoints.commit = commit
+
+
+def test_a_sigterm_to_another_rank_ends_the_scoring(ready, processes, free_port) -> None:
+    ctx = ready(scoring={"dino": "s3://dreambooth/examples/encoder-dino"}, checkpoints={"everySteps": 1})
+    port = free_port()
+    ranks = [processes.Process(target=rank_with, args=(scores_for_an_hour, ctx, rank, port)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    deadline = time.monotonic() + 120
+    while not (ctx.work / "scoring").exists():
+        assert time.monotonic() < deadline
+        assert all(process.is_alive() for process in ranks)
+        time.sleep(0.05)
+    os.kill(ranks[1].pid, signal.SIGTERM)
+    for process in ranks:
+        process.join(60)
+        assert process.exitcode == ExitCode.SAVED_ON_SIGTERM
+    assert Checkpoints(ctx).committed() == [1]
+
+
+def test_no_rank_ends_well_before_the_last_state_is_committed(ready, processes, free_port) -> None:
+    """A pod that ended well does not come back, and rank 0 would wait for it."""
+    ctx, port = ready(training={"steps": 2}, checkpoints={"everySteps": 1}), free_port()
+    trouble = dies_before_the_last_state_is_committed
+    ranks = [processes.Process(target=rank_with, args=(trouble, ctx, rank, port)) for rank in range(2)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(120)
+    assert [process.exitcode for process in ranks] == [-signal.SIGKILL, ExitCode.PEER_LOST]
+    assert Checkpoints(ctx).committed() == [1]

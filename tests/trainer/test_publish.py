@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from dreambooth_api.artifact import Manifest, ModelCard
-from dreambooth_trainer import loop
+from dreambooth_trainer import loop, publish
 from dreambooth_trainer.run import copy_artifact
 
 SCORING = {"clip": "s3://dreambooth/examples/encoder", "dino": "s3://dreambooth/examples/encoder-dino"}
@@ -78,6 +78,27 @@ def test_the_same_training_has_the_same_digest(ready, desk, tmp_path: Path) -> N
     second = loop.train(b := ready("b"), desk(b))
     other = loop.train(c := ready("c", training={"seed": 5}), desk(c))
     assert first.artifact.digest == second.artifact.digest != other.artifact.digest
+
+
+def test_published_again(ready, desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers may be reading it: what is there stays; what is spoilt, or has another card, is never half of each."""
+    ctx = ready()
+    artifact = loop.train(ctx, desk(ctx)).artifact
+    folder = Path(artifact.uri.removeprefix("file://"))
+    written, put = [], publish.put_folder
+    real = lambda store, source: (written.append((folder / "MANIFEST.json").exists()), put(store, source))[1]  # noqa: E731
+    monkeypatch.setattr(publish, "put_folder", real)
+    card, weights = folder / "model.json", folder / "pytorch_lora_weights.safetensors"
+    first, good = card.read_bytes(), weights.read_bytes()
+    assert loop.train(ctx, desk(ctx)).artifact == artifact
+    assert (written, card.read_bytes()) == ([], first)
+    weights.write_bytes(good[:-1])
+    assert loop.train(ctx, desk(ctx)).artifact.digest == artifact.digest
+    assert (written, weights.read_bytes()) == ([False], good)
+    with_run = desk(ctx)
+    with_run.tracker.run_id = lambda wait: "another"
+    assert loop.train(ctx, with_run).artifact.digest == artifact.digest
+    assert (written, json.loads(card.read_bytes())["runId"]) == ([False, False], "another")
 
 
 @pytest.mark.parametrize("spec", [{"prior": {"weight": 0}}, {"method": {"trainTextEncoder": False}}])

@@ -11,26 +11,24 @@ import torch
 from dreambooth_api.exits import ExitCode
 from dreambooth_api.job import Sharding
 from dreambooth_api.names import SCORES
-from dreambooth_trainer import loop
 from dreambooth_trainer.checkpoint import Checkpoints, State
 from tests.trainer.conftest import final_hash
 from tests.trainer.test_session import exit_codes, rank_that_tells
 
-RANKS = {"gpusPerNode": 0, "processesPerNode": 2}
 FULL = {
     "method": {"type": "Full"},
-    "training": {"ema": 0.5, "gradientAccumulation": 2, "maxGradNorm": 0.1},
+    "training": {"steps": 3, "ema": 0.5, "gradientAccumulation": 2, "maxGradNorm": 0.1},
     "scoring": {"dino": "s3://dreambooth/examples/encoder-dino"},
     "validation": {"everySteps": 1},
 }
 LORA = {
     "method": {"learnToken": True, "lora": {"rank": 4, "dora": True}},
-    "training": {"gradientCheckpointing": True, "precision": "bf16"},
+    "training": {"steps": 3, "gradientCheckpointing": True, "precision": "bf16"},
 }
 
 
-def divided(ctx, sharding: Sharding = Sharding.FULLY_SHARDED):
-    topology = ctx.spec.topology.model_copy(update={"sharding": sharding, "processes_per_node": 2})
+def divided(ctx):
+    topology = ctx.spec.topology.model_copy(update={"sharding": Sharding.FULLY_SHARDED})
     return replace(ctx, spec=ctx.spec.model_copy(update={"topology": topology}))
 
 
@@ -81,7 +79,7 @@ def test_divided_ranks_train_score_and_publish_as_whole_ones(ready, train, desk,
     assert losses == pytest.approx(expected, rel=1e-3)
     assert_alike(last(parts), last(whole), 1e-4)
     scores = [json.loads(ctx.job_store.read(SCORES))["scores"] for ctx in (parts, whole)]
-    assert scores[0].keys() == {"2", "4"}
+    assert scores[0].keys() == {"2", "3"}
     for step in scores[0]:
         assert scores[0][step] == pytest.approx(scores[1][step], abs=1e-3)
     (folder,) = (parts.store.root / "models/tests/small").iterdir()
@@ -92,7 +90,21 @@ def test_divided_ranks_train_score_and_publish_as_whole_ones(ready, train, desk,
         torch.testing.assert_close(tensor, state.ema[f"unet.{name}"].to(tensor.dtype))
 
     killed = divided(ready("killed", **FULL))
-    codes, _ = train(killed, killed_at=3)
+    codes, _ = train(killed, killed_at=2)
     assert codes[0] == ExitCode.PEER_LOST
     assert train(killed)[0] == [0, 0]
     assert final_hash(killed) == final_hash(parts)
+
+
+def test_adapters_divided_killed_and_resumed_whole(ready, train, desk) -> None:
+    """DoRA with a learned token in bf16; checkpoints are the same, so that the ranks may go on undivided."""
+    whole, killed = ready("whole", **LORA), ready("killed", **LORA)
+    codes, expected = train(whole)
+    assert codes == [0, 0]
+    codes, losses = train(divided(killed), killed_at=2)
+    assert codes[0] == ExitCode.PEER_LOST
+    codes, rest = train(killed)
+    assert codes == [0, 0]
+    assert losses | rest == pytest.approx(expected, rel=0.02)
+    assert {key.split("|")[0] for key in rest} == {"2"}
+    assert_alike(last(killed), last(whole), 1e-2)

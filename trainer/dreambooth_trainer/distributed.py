@@ -60,7 +60,7 @@ class World:
         """
         if self.size == 1:
             return
-        word = dist.broadcast(torch.zeros(1), src=0, group=self.control, async_op=True)
+        word: Any = dist.broadcast(torch.zeros(1), src=0, group=self.control, async_op=True)
         while not (self.leads or word.is_completed()):
             meanwhile()
             time.sleep(POLL)

@@ -8,15 +8,16 @@ from pathlib import Path
 import torch
 
 from dreambooth_api import layout
-from dreambooth_api.artifact import BaseReference, ModelCard
+from dreambooth_api.artifact import BaseReference, Manifest, ModelCard
 from dreambooth_api.conditions import now
 from dreambooth_api.job import ArtifactStatus, Scores
-from dreambooth_api.names import MODEL_CARD
+from dreambooth_api.names import MANIFEST, MODEL_CARD
 from dreambooth_trainer.config import Plan
 from dreambooth_trainer.context import Context
 from dreambooth_trainer.family import Family
 from dreambooth_trainer.lora import save_adapters
-from dreambooth_trainer.manifests import describe, put_folder
+from dreambooth_trainer.manifests import CorruptFolder, describe, get_folder, put_folder
+from dreambooth_trainer.store import Store
 from dreambooth_trainer.token import ROW, save_token
 from dreambooth_trainer.trainee import Trainee
 
@@ -33,7 +34,11 @@ class Made:
 
 
 def publish(ctx: Context, plan: Plan, family: Family, trainee: Trainee, made: Made) -> ArtifactStatus:
-    """Write the artifact below models/<namespace>/<name>/<digest>/, its manifest last."""
+    """Write the artifact below models/<namespace>/<name>/<digest>/, its manifest last.
+
+    One that is there and whole stays as it is, card and all, since servers may be reading it. One with another card has
+    no manifest while it is written.
+    """
     folder = ctx.work / "artifact"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -43,10 +48,27 @@ def publish(ctx: Context, plan: Plan, family: Family, trainee: Trainee, made: Ma
         card = card_of(ctx, plan, family, made)
         (folder / MODEL_CARD).write_text(json.dumps(card.to_dict(), indent=1) + "\n", encoding="utf-8")
         store = ctx.store.at(layout.artifact_prefix(ctx.namespace, plan.spec.publish.name, digest))
-        manifest = put_folder(store, folder)
+        manifest = _published(store, ctx.work / "published", digest, card)
+        if manifest is None:
+            store.delete([MANIFEST])
+            manifest = put_folder(store, folder)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return ArtifactStatus(uri=store.uri, digest=digest, bytes=manifest.total_bytes)
+
+
+def _published(store: Store, folder: Path, digest: str, card: ModelCard) -> Manifest | None:
+    """The manifest of what is in `store`, if it has that digest, is whole, and its card differs by the date at most."""
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        manifest = get_folder(store, folder)
+        there = ModelCard.model_validate_json((folder / MODEL_CARD).read_text(encoding="utf-8"))
+    except (CorruptFolder, ValueError, OSError):
+        return None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    same = manifest.digest == digest and there.model_copy(update={"created": card.created}) == card
+    return manifest if same else None
 
 
 def write_weights(folder: Path, plan: Plan, family: Family, trainee: Trainee) -> None:

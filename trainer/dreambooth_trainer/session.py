@@ -126,10 +126,7 @@ def begin(
     text = model.read(captions) if fixed is None else fixed.to(plan.device, family.autocast)
     if sharded := sharding.is_sharded(plan, world):
         sharding.shard(model, plan, world)
-    optimizer = optim.build_optimizer(model, plan)
-    averages = plan.spec.training.ema and (world.leads or sharded)
-    ema = Ema(model.trainable(), plan.spec.training.ema) if averages else None
-    accelerator = _accelerator(plan)
+    decay = plan.spec.training.ema
     session = Session(
         ctx=ctx,
         plan=plan,
@@ -140,9 +137,9 @@ def begin(
         trainee=model,
         trained=model.trainable(),
         model=model,
-        optimizer=optimizer,
-        accelerator=accelerator,
-        ema=ema,
+        optimizer=optim.build_optimizer(model, plan),
+        accelerator=_accelerator(plan),
+        ema=Ema(model.trainable(), decay) if decay and (world.leads or sharded) else None,
         fingerprint=fingerprint(ctx.spec, got.base_digest, got.pictures.digest),
         sharded=sharded,
     )
@@ -150,8 +147,8 @@ def begin(
     if plan.spec.training.compile:
         trainee.compile_unet(model, plan)
     # A sharded model averages its gradients itself: it gets the number format alone, and no DDP.
-    session.model = accelerator.prepare_model(model, evaluation_mode=sharded)
-    session.optimizer = accelerator.prepare_optimizer(optimizer)
+    session.model = session.accelerator.prepare_model(model, evaluation_mode=sharded)
+    session.optimizer = session.accelerator.prepare_optimizer(session.optimizer)
     return session
 
 

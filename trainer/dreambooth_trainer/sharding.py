@@ -43,13 +43,14 @@ def shard(trainee: Trainee, plan: Plan, world: World) -> None:
     fully_shard(trainee, mesh=mesh, mp_policy=policy)
 
 
+@torch.no_grad()
 def gathered(value: Any, keep: bool) -> Any:
     """A state of dicts and lists with its tensors whole, copied to the CPU; without them where not `keep`.
 
     Called by all ranks, with states of the same shape.
     """
     if isinstance(value, DTensor):
-        whole = value.detach().full_tensor()
+        whole = value.full_tensor()
         return whole.cpu() if keep else None
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True) if keep else None
