@@ -13,7 +13,7 @@ from minio import Minio
 from server_kit import Made, free_port, write_card
 
 from dreambooth_api.reasons import Reason
-from dreambooth_server.artifacts import fetch_artifact
+from dreambooth_server.artifacts import LORA_WEIGHTS, fetch_artifact
 from dreambooth_server.bases import fetch_base
 from dreambooth_server.bucket import BucketSource, StoreKeys
 from dreambooth_server.faults import LoadFault
@@ -80,11 +80,14 @@ def test_an_artifact_is_fetched_once_and_verified(store: Path, lora: Made, tmp_p
     places = Places(store=store, work=tmp_path)
     wanted = SubjectSource(f"s3://{BUCKET}/models/demo/rusty/0123", lora.digest)
     first = fetch_artifact(wanted, places)
-    stamp = first.folder.stat().st_mtime_ns
+    weights = first.folder / LORA_WEIGHTS
+    stamp = weights.stat().st_mtime_ns
+    # Without any keys: what is here is not asked for again.
+    assert fetch_artifact(wanted, Places(store=tmp_path / "none", work=tmp_path)) == first
+    assert weights.stat().st_mtime_ns == stamp
+    weights.write_bytes(b"rotten")
     assert fetch_artifact(wanted, places) == first
-    assert first.folder.stat().st_mtime_ns == stamp
-    (first.folder / "pytorch_lora_weights.safetensors").write_bytes(b"rotten")
-    assert fetch_artifact(wanted, places).folder.stat().st_mtime_ns != stamp
+    assert weights.read_bytes() == (lora.folder / LORA_WEIGHTS).read_bytes()
 
 
 def test_a_base_is_fetched_and_verified(store: Path, base: Path, tmp_path: Path) -> None:
