@@ -20,6 +20,7 @@ from tests.operator.stage.api import Api
 from tests.operator.stage.servers import Gateway, Library, Replicas, until
 
 pytestmark = pytest.mark.cluster
+SECRET = b"open-sesame"
 WAITING, NOBODY = Load(in_flight=0, waiting=1, idle_seconds=0), Load(in_flight=0, waiting=0, idle_seconds=900)
 
 
@@ -167,11 +168,11 @@ async def test_only_keys_open_a_model_and_without_their_secret_nothing_does(serv
             return [route.access and route.access.keys for route in it.gateway.routes.routes]
 
         await until(lambda: known() == [{}])
-        data = {"anna": base64.b64encode(b"one").decode()}
+        data = {"anna": base64.b64encode(SECRET).decode()}
         await it.api.create(it.api.path("secrets", "locked"), {"metadata": {"name": "keys"}, "data": data})
-        await until(lambda: known() == [{"anna": hashlib.sha256(b"one").hexdigest()}])
+        await until(lambda: known() == [{"anna": hashlib.sha256(SECRET).hexdigest()}])
         await it.comes_to("robot", "True Available")
-        assert "one" not in json.dumps([request.get("requestURI") for request in server.requests()])
+        assert SECRET.decode() not in json.dumps([request.get("requestURI") for request in server.requests()])
         await it.api.call("DELETE", it.api.path("secrets", "locked", "keys"))
         await until(lambda: known() == [{}])
         await it.comes_to("robot", "False SecretNotFound")
