@@ -23,6 +23,7 @@ from typing import Any
 import httpx
 import psutil
 from timed.engine import percentiles
+from timed.store import store
 from training import machine
 
 ROOT = Path(__file__).parents[1]
@@ -187,33 +188,6 @@ async def thousand(client: httpx.AsyncClient, pool_: psutil.Process, port: int, 
         "seconds_to_list": round(listing, 3), "failures": failures,
         "walk_seconds": round(time.monotonic() - begun, 1),
     }  # fmt: skip
-
-
-@contextlib.contextmanager
-def store(work: Path, subjects: Path) -> Iterator[Path]:
-    """The keys of a running MinIO that holds the subjects."""
-    from minio import Minio
-
-    port, keys = free_port(), work / "keys"
-    program = Path.home() / ".cache/dreambooth/bin/minio"
-    (work / "data").mkdir()
-    keys.mkdir()
-    secrets = {"endpoint": f"http://127.0.0.1:{port}", "accessKey": "benchmark", "secretKey": "benchmark-secret"}
-    for name, value in {**secrets, "region": "us-east-1"}.items():
-        (keys / name).write_text(value)
-    env = {**os.environ, "MINIO_ROOT_USER": secrets["accessKey"], "MINIO_ROOT_PASSWORD": secrets["secretKey"]}
-    line = [str(program), "server", "--quiet", "--address", f"127.0.0.1:{port}", str(work / "data")]
-    with (work / "minio.log").open("wb") as log:
-        server = subprocess.Popen(line, env=env, stdout=log, stderr=log)
-    client = Minio(f"127.0.0.1:{port}", "benchmark", "benchmark-secret", secure=False, region="us-east-1")
-    try:
-        client.make_bucket("models")
-        for path in (path for path in subjects.rglob("*") if path.is_file()):
-            client.fput_object("models", str(path.relative_to(subjects)), str(path))
-        yield keys
-    finally:
-        server.kill()
-        server.wait()
 
 
 def parts(work: Path, digests: dict[str, str]) -> dict[str, Any]:

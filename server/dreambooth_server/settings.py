@@ -65,8 +65,6 @@ class Power:
 
     batch: int = 8
     """Guided pictures that may share a forward pass, where that pays; 1: none do."""
-    compile: bool = False
-    """Compile the U-Net before the server is ready."""
     precision: Precision = Precision.AUTO
 
 

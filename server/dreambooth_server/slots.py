@@ -1,7 +1,7 @@
 """Places for adapters on the device: each row of a batch is drawn with the adapter of its own slot.
 
 A layer that some adapter changes gets buffers for all slots at a fixed rank; putting an adapter into a slot copies into
-them, so that nothing is allocated, no module is exchanged and nothing is compiled anew. Slot 0 is the plain base. (What
+them, so that nothing is allocated and no module is exchanged. Slot 0 is the plain base. (What
 diffusers calls hotswap exchanges one adapter for a whole batch, and leaves text encoders out.)
 """
 

@@ -175,8 +175,6 @@ class Studio:
 
     def warm_up(self) -> None:
         """Measure what batches pay at the usual size, so that the first requests find everything in place."""
-        if self._power.compile:
-            self._base.unet.compile(dynamic=False)
         side = self.abilities.resolution
         with self._slots.disturbed():
             self._sizes_of(Drawing(BASE_MODEL, "", "", 0, side, side, 1, 2.0))
