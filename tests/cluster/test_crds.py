@@ -48,8 +48,11 @@ def test_good_manifests_are_accepted_with_their_defaults_filled_in(accepted, cas
         assert item["spec"]["subject"]["prompt"]
         assert item["spec"]["training"]["optimizer"]
         assert item["spec"]["publish"]["serving"]["maxReplicas"] >= 1
-    else:
+    elif case.kind == names.MODEL_KIND:
         assert item["spec"]["serving"]["mode"] in ("Shared", "Dedicated")
+    else:
+        assert item["spec"]["adapters"]["maxRank"] >= 1
+        assert item["spec"]["maxReplicas"] >= 1
 
 
 @pytest.mark.parametrize("case", BAD, ids=lambda case: case.name)

@@ -234,7 +234,8 @@ def test_what_belongs_to_others_is_left_alone(stage):
 def test_an_edited_endpoint_is_put_right_and_a_scaled_one_is_not(stage):
     stage.apply({
         "apiVersion": names.API_VERSION, "kind": names.MODEL_KIND, "metadata": {"name": "edited"},
-        "spec": {"artifact": {"uri": "s3://dreambooth/models/none", "digest": "sha256:" + "cd" * 32}},
+        "spec": {"artifact": {"uri": "s3://dreambooth/models/none", "digest": "sha256:" + "cd" * 32},
+                 "serving": {"minReplicas": 2}},
     })  # fmt: skip
     wait(lambda: stage.get("deployment", "edited-endpoint"))
     stage.kubectl("delete", "service", "edited-endpoint")
@@ -246,15 +247,17 @@ def test_an_edited_endpoint_is_put_right_and_a_scaled_one_is_not(stage):
         return next(entry["value"] for entry in container["env"] if entry["name"] == "HOME")
 
     wait(lambda: home() == names.WORK_DIR)
-    stage.kubectl("scale", "deployment/edited-endpoint", "--replicas=2")
+    # The autoscaler's number, and nobody takes it back.
+    wait(lambda: stage.get("deployment", "edited-endpoint")["spec"]["replicas"] == 2)
     time.sleep(5)
     assert stage.get("deployment", "edited-endpoint")["spec"]["replicas"] == 2
 
 
-def test_a_shared_model_says_that_there_are_no_pools(stage):
+def test_a_shared_model_says_that_its_pool_is_not_there(stage):
     stage.apply({
         "apiVersion": names.API_VERSION, "kind": names.MODEL_KIND, "metadata": {"name": "shared"},
-        "spec": {"jobRef": {"name": "none"}, "serving": {"mode": "Shared"}},
+        "spec": {"artifact": {"uri": "s3://dreambooth/models/none", "digest": "sha256:" + "cd" * 32},
+                 "serving": {"mode": "Shared"}},
     })  # fmt: skip
-    wait(lambda: condition(stage, "shared", "Ready", "personalizedmodel") == ("False", "InvalidSpec"))
-    assert "InvalidSpec" in told(stage, "shared")
+    wait(lambda: condition(stage, "shared", "Ready", "personalizedmodel") == ("False", "PoolNotFound"))
+    assert "PoolNotFound" in told(stage, "shared")

@@ -1,12 +1,13 @@
 """Two real processes over gloo that divide what is trained: the same training as when each holds all of it."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
 from dreambooth_api.exits import ExitCode
 from dreambooth_api.job import Sharding
@@ -102,6 +103,15 @@ def test_divided_ranks_train_score_and_publish_as_whole_ones(ready, train) -> No
     assert final_hash(killed) == final_hash(parts)
 
 
+@pytest.fixture
+def any_precision() -> Iterator[None]:
+    """accelerate holds one precision for the whole process, which is that of the first training in it."""
+    AcceleratorState._reset_state()
+    yield
+    AcceleratorState._reset_state()
+
+
+@pytest.mark.usefixtures("any_precision")
 def test_adapters_divided_killed_and_resumed_whole(ready, train, desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """DoRA with a learned token in bf16; checkpoints are the same, so that the ranks may go on undivided."""
     alone, killed = ready("alone", **merged(LORA, {"training": {"batchSize": 4}})), ready("killed", **LORA)
