@@ -122,9 +122,12 @@ def canary_backend(namespace: str, model: str) -> str:
     return f"canary/{namespace}/{model}"
 
 
+POOL_BACKEND = "pool/"
+
+
 def pool_backend(namespace: str, name: str) -> str:
     """The key of a pool's replicas."""
-    return f"pool/{namespace}/{name}"
+    return f"{POOL_BACKEND}{namespace}/{name}"
 
 
 def master_address(job: str, namespace: str) -> str:

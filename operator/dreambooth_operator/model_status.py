@@ -17,7 +17,7 @@ WAKING = "somebody asks: a replica is starting"
 def held(view: ModelView, old: PersonalizedModelStatus, problem: Problem) -> PersonalizedModelStatus:
     """No roll-out is possible; what an earlier one left serves on."""
     now = rollout.current(old)
-    pooled = bool(now and (now.backend or "").startswith("pool/")) and view.pool is not None
+    pooled = bool(now and (now.backend or "").startswith(names.POOL_BACKEND)) and view.pool is not None
     serves = pooled or deployments.available(endpoint(view)) > 0
     new = base(view, old).model_copy(update={"phase": ModelPhase.DEGRADED if serves else ModelPhase.PENDING})
     new = with_condition(new, view, ConditionType.PROGRESSING, False, problem.reason, problem.message)

@@ -1,5 +1,6 @@
 """The list of a model's artifacts in its status: which of them has how much of the requests. Pure."""
 
+from dreambooth_api import names
 from dreambooth_api.model import Artifact, PersonalizedModelStatus, Revision
 
 MOST = 5
@@ -32,7 +33,7 @@ def listed(status: PersonalizedModelStatus, *live: Revision) -> list[Revision]:
 
 
 def _past(old: Revision) -> Revision:
-    pooled = bool(old.backend and old.backend.startswith("pool/"))
+    pooled = bool(old.backend and old.backend.startswith(names.POOL_BACKEND))
     return old.model_copy(
         update={
             "weight": 0,

@@ -34,7 +34,7 @@ def route(body: Body, pool: Scaling | None, keys: KeysOf) -> Route:
     targets = [_target(namespace, name, revision) for revision in status.revisions if _drawn(revision)]
     if sum(target.weight for target in targets) != 100:
         targets = []
-    pooled = any(target.backend.startswith("pool/") for target in targets)
+    pooled = any(target.backend.startswith(names.POOL_BACKEND) for target in targets)
     said = "" if targets else _why_not(status)
     return _route(
         namespace, name, targets, pool if pooled and pool else spec.serving, _access(spec, namespace, keys), said
@@ -44,7 +44,7 @@ def route(body: Body, pool: Scaling | None, keys: KeysOf) -> Route:
 def _route(
     namespace: str, name: str, targets: list[Target], scaling: Scaling, access: KeyCheck | None, reason: str
 ) -> Route:
-    pooled = any(target.backend.startswith("pool/") for target in targets)
+    pooled = any(target.backend.startswith(names.POOL_BACKEND) for target in targets)
     return Route(
         namespace=namespace,
         name=name,
@@ -59,7 +59,7 @@ def _route(
 
 def _drawn(revision: Revision) -> bool:
     """What has requests; and what a pool has verified, which anybody may still ask for by its digest."""
-    return revision.weight > 0 or (revision.ready and (revision.backend or "").startswith("pool/"))
+    return revision.weight > 0 or (revision.ready and (revision.backend or "").startswith(names.POOL_BACKEND))
 
 
 def _target(namespace: str, name: str, revision: Revision) -> Target:
@@ -126,7 +126,7 @@ class Table:
             made = self._routes.get((namespace, name)) if load.waiting else None
             for backend in made.backends if made else ():
                 if not self._backends.get(backend):
-                    kind = names.POOL_KIND if backend.startswith("pool/") else names.MODEL_KIND
+                    kind = names.POOL_KIND if backend.startswith(names.POOL_BACKEND) else names.MODEL_KIND
                     found.add(Key(kind, *backend.split("/")[1:]))
         return found
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,13 @@ class DrainingServer(uvicorn.Server):
         else:
             log.info("draining for %.0f s", self._seconds)
             threading.Timer(self._seconds, super().handle_exit, (sig, None)).start()
+
+
+def pod_config(app: ASGIApp, host: str, port: int, grace_seconds: float) -> uvicorn.Config:
+    """uvicorn's settings: who logs is the application, and requests in flight have `grace_seconds` to finish."""
+    return uvicorn.Config(
+        app, host=host, port=port, log_config=None, access_log=False, timeout_graceful_shutdown=int(grace_seconds)
+    )
 
 
 def serve_until_told(server: uvicorn.Server, listening: socket.socket) -> None:

@@ -9,7 +9,7 @@ import uvicorn
 
 from dreambooth_api.reasons import Reason
 from dreambooth_server.app import create_app
-from dreambooth_server.draining import DrainingServer, serve_until_told
+from dreambooth_server.draining import DrainingServer, pod_config, serve_until_told
 from dreambooth_server.faults import LoadFault, leave_message
 from dreambooth_server.service import Service
 from dreambooth_server.settings import Settings
@@ -25,14 +25,7 @@ def run(settings: Settings) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     service = Service(settings)
-    config = uvicorn.Config(
-        create_app(service),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=int(settings.grace_seconds),
-    )
+    config = pod_config(create_app(service), settings.host, settings.port, settings.grace_seconds)
     # Before anything is loaded: a port that is taken ends the process at once (uvicorn says so and exits).
     listening = config.bind_socket()
     server = DrainingServer(config, settings.drain_seconds, service.drain)

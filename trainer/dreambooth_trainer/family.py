@@ -6,6 +6,7 @@ is one tensor (N, L, D) in every family, so that it can be kept, cut and stored 
 
 import json
 import re
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,17 +29,17 @@ class Family(Parts):
     pipeline: ClassVar[str]
 
     @staticmethod
+    @abstractmethod
     def condition(encoders: Mapping[str, nn.Module], ids: Tensor) -> Tensor:
         """Conditioning (N, L, D) of token ids as `token_ids` gives them; differentiable."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(self, unet: nn.Module, noisy: Tensor, timesteps: Tensor, words: Tensor, sizes: Tensor) -> Tensor:
         """The U-Net's prediction for `noisy` (N, C, h, w), with conditioning (N, L, D).
 
         `sizes` (N, 6) is each picture's micro-conditioning: original height and width, top and left of the cut, target
         height and width, pixels (Podell et al., arXiv 2307.01952, section 2.2); families without it ignore it.
         """
-        raise NotImplementedError
 
     def unread(self) -> dict[str, tuple[str, ...]]:
         """Beginnings of the names of text encoders' parameters that conditioning does not depend on, by encoder."""

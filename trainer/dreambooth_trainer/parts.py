@@ -1,6 +1,7 @@
 """A base's parts, each loaded when it is first asked for."""
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from dreambooth_trainer.base import check_family
 from dreambooth_trainer.faults import BaseModelInvalid
 
 
-class Parts:
+class Parts(ABC):
     """U-Net, VAE, text encoders, their tokenizers and a noise schedule, in a folder as diffusers saves them."""
 
     name: ClassVar[str]
@@ -89,9 +90,9 @@ class Parts:
             return model.to(self.device).requires_grad_(False).eval()
 
     @staticmethod
+    @abstractmethod
     def _encoder_kinds() -> tuple[Any, ...]:
         """The classes of the text encoders."""
-        raise NotImplementedError
 
 
 @contextlib.contextmanager

@@ -7,7 +7,8 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from dreambooth_server.gateway.table import POOL, Subject, Table
+from dreambooth_api import names
+from dreambooth_server.gateway.table import Subject, Table
 from dreambooth_server.gateway.tally import Tally
 
 UNKNOWN: Subject = ("", "unknown")
@@ -81,5 +82,5 @@ class _Now(Collector):
             labels=["namespace", "pool"],
         )  # fmt: skip
         for key in self._table.pools():
-            pools.add_metric(key.removeprefix(POOL).split("/", 1), tally.backends[key])
+            pools.add_metric(key.removeprefix(names.POOL_BACKEND).split("/", 1), tally.backends[key])
         return iter((flying, waiting, pools))

@@ -3,9 +3,7 @@
 import logging
 import sys
 
-import uvicorn
-
-from dreambooth_server.draining import DrainingServer, serve_until_told
+from dreambooth_server.draining import DrainingServer, pod_config, serve_until_told
 from dreambooth_server.gateway.app import create_app
 from dreambooth_server.gateway.gateway import Gateway
 from dreambooth_server.gateway.settings import Settings
@@ -16,14 +14,7 @@ def run(settings: Settings) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _log_requests()
     gateway = Gateway(settings)
-    config = uvicorn.Config(
-        create_app(gateway),
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=int(settings.grace_seconds),
-    )
+    config = pod_config(create_app(gateway), settings.host, settings.port, settings.grace_seconds)
     listening = config.bind_socket()
     serve_until_told(DrainingServer(config, settings.drain_seconds, gateway.drain), listening)
     return 0

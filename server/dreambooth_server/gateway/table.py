@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
+from dreambooth_api import names
 from dreambooth_api.routes import Replica, Route, Routes, Target
 from dreambooth_server.errors import ApiError
 
 Subject = tuple[str, str]
 """Namespace and name."""
-POOL = "pool/"
-"""How keys of pools begin in `Routes.backends`."""
 _PINNED = 12
 """Digits of a digest that name a revision: `rex@0123456789ab`."""
 _RETRY_UNREADY = "5"
@@ -58,7 +57,7 @@ class Table:
     def pools(self) -> Iterator[str]:
         """The keys of all pools that there are or that somebody needs."""
         needed = {target.backend for route in self.routes.values() for target in route.targets}
-        return (key for key in sorted(needed | self._backends.keys()) if key.startswith(POOL))
+        return (key for key in sorted(needed | self._backends.keys()) if key.startswith(names.POOL_BACKEND))
 
 
 def pin(target: Target) -> str:
