@@ -5,15 +5,17 @@ the end; on a cluster that was there, only the tests' namespaces come and go.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dreambooth_demo.kube import Kube
-from dreambooth_local import programs
+from dreambooth_local import packages, programs
 from dreambooth_local.places import places
 
 # The first cluster test waits for the cluster: on a bare machine Kubernetes and MinIO are compiled, images are built.
@@ -43,6 +45,18 @@ def s3_programs() -> dict[str, Path]:
     for program in (programs.STORE, programs.OTHER_STORE):
         programs.ensure(where, [program], where.logs / "compile.log")
     return programs.paths(where)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> dict[str, Any]:
+    """What Playwright's `chromium.launch` is to be called with: the machine's own browser, installed if need be."""
+    if shutil.which("chromium") is None:
+        packages.install(places(os.environ).logs / "packages.log", packages.BROWSER)
+    quiet = [
+        "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync",
+    ]  # fmt: skip
+    return {"executable_path": shutil.which("chromium"), "args": quiet}
 
 
 def _local(command: str) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+import fcntl
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dreambooth_local.commands import CommandFailed, run
@@ -23,8 +24,11 @@ PACKAGES = (
     "mmdebstrap",
     "prometheus",
 )
+# For tests of pages. The fonts are what Chromium writes with; no package of its own brings any.
+BROWSER = ("chromium", "fonts-liberation")
 SERVICES = ("containerd", "etcd", "prometheus", "prometheus-node-exporter")
 POLICY = Path("/usr/sbin/policy-rc.d")
+LOCK = Path("/run/lock/dreambooth-packages")
 SYSTEMD = Path("/run/systemd/system")
 
 
@@ -34,32 +38,44 @@ def missing(wanted: Sequence[str], dpkg_status: str) -> list[str]:
     return [name for name in wanted if name not in installed]
 
 
-def missing_here() -> list[str]:
-    """What of PACKAGES this machine lacks. Raises CommandFailed or OSError where there is no dpkg."""
+def missing_here(wanted: Sequence[str] = PACKAGES) -> list[str]:
+    """What of `wanted` this machine lacks. Raises OSError where there is no dpkg."""
     with suppress(CommandFailed):
-        return missing(PACKAGES, run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n"]))
-    return list(PACKAGES)
+        return missing(wanted, run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n"]))
+    return list(wanted)
 
 
-def install(log: Path) -> str:
-    """Installs what is missing. Daemons that come with a package are neither started nor enabled."""
-    absent = missing_here()
+def install(log: Path, wanted: Sequence[str] = PACKAGES) -> str:
+    """Installs what of `wanted` is missing. Daemons that come with a package are neither started nor enabled.
+
+    Raises CommandFailed with apt's last lines, OSError where there is no apt.
+    """
+    absent = missing_here(wanted)
     if not absent:
         return "all there"
-    policy = not POLICY.exists()
-    if policy:  # Debian's own way to say "start nothing"
-        POLICY.write_text("#!/bin/sh\nexit 101\n")
-        POLICY.chmod(0o755)
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    try:
+    with _nothing_starts():
         run(["apt-get", "update", "-q"], log=log, env=quiet)
         run(["apt-get", "install", "-qy", "--no-install-recommends", *absent], log=log, env=quiet)
-    finally:
-        if policy:
-            POLICY.unlink(missing_ok=True)
     if SYSTEMD.is_dir():
         for service in SERVICES:
             if any(service in name for name in absent):
                 with suppress(CommandFailed):  # a package that brought no unit
                     run(["systemctl", "disable", "--now", service], log=log)
     return " ".join(absent)
+
+
+@contextmanager
+def _nothing_starts() -> Iterator[None]:
+    """Debian's own way to say "start nothing", by one installation at a time."""
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if POLICY.exists():
+            yield
+            return
+        POLICY.write_text("#!/bin/sh\nexit 101\n")
+        POLICY.chmod(0o755)
+        try:
+            yield
+        finally:
+            POLICY.unlink(missing_ok=True)

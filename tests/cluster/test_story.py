@@ -97,13 +97,9 @@ def test_the_subject_is_not_what_the_base_draws(trained):
 
 
 @pytest.mark.parametrize("width", [1280, 390])
-def test_the_playground_draws_in_a_real_browser(trained, width):
+def test_the_playground_draws_in_a_real_browser(trained, chromium, width):
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium",
-            args=["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-                  "--disable-background-networking", "--disable-component-update", "--disable-sync"],
-        )  # fmt: skip
+        browser = playwright.chromium.launch(**chromium)
         page = browser.new_page(viewport={"width": width, "height": 900})
         faults: list[str] = []
         page.on("pageerror", lambda error: faults.append(str(error)))

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -12,7 +13,7 @@ import pytest
 # pytest's importlib mode puts no folder of tests on the path; the kit has a name that nothing else has.
 sys.path.append(str(Path(__file__).parent))
 
-from page_kit import CHROMIUM, DESKTOP, QUIET
+from page_kit import DESKTOP
 from playwright.sync_api import Browser, Page, sync_playwright
 from server_kit import Endpoint, Made, save_lora, write_card, write_full, write_lora, write_manifest
 
@@ -127,10 +128,10 @@ async def pool_client(pool: Service) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(chromium: dict[str, Any]) -> Iterator[Browser]:
     """A real Chromium. Not for the session: while it is open no test can have an event loop."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        browser = playwright.chromium.launch(**chromium)
         yield browser
         browser.close()
 
