@@ -107,8 +107,11 @@ async def final_state(api: Api, namespace: str) -> dict[str, Any]:
             suspended = (body.get("spec") or {}).get("suspend")
             state[f"{plural}/{metadata['name']}"] = {"owned": owners == [True], "made": bool(stamp), "off": suspended}
     # Which steps on the way were told depends on when somebody looked: what must be told is trouble, and the end.
-    told = [e for e in await api.list("events", namespace) if e["type"] == "Warning" or e["reason"] == "Succeeded"]
-    events = {(e["involvedObject"]["kind"], e["reason"]) for e in told}
+    # The API server tells of itself as well, when its own loops are late.
+    told = [e for e in await api.list("events", namespace) if e["reportingComponent"] == names.MANAGER]
+    events = {
+        (e["involvedObject"]["kind"], e["reason"]) for e in told if e["type"] == "Warning" or e["reason"] == "Succeeded"
+    }
     state["events"] = sorted(events)
     return state
 
