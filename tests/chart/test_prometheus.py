@@ -44,7 +44,7 @@ def test_everything_of_ours_is_scraped(render):
     assert jobs["dreambooth-pods"]["http_sd_configs"][0]["url"] == f"http://{operator}/targets"
     gateways = "dreambooth-gateway-replicas.dreambooth-system.svc"
     (found,) = jobs["dreambooth-gateway"]["dns_sd_configs"]
-    assert (found["names"], found["port"], found["refresh_interval"]) == ([gateways], 8080, "5s")
+    assert (found["names"], found["port"], found["refresh_interval"]) == ([gateways], 9403, "5s")
     assert config["global"]["scrape_interval"] == "5s"
 
 

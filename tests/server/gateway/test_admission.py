@@ -116,7 +116,7 @@ async def test_the_audit_log_has_a_line_for_each_request_without_its_prompt(
     assert lines[0]["prompt_sha256"] == hashlib.sha256(b"a photo of rex").hexdigest()
     assert set(lines[0]) == {"time", "key", "namespace", "model", "digest", "status", "seconds", "prompt_sha256"}
     assert not any(secret in caplog.text for secret in ("a photo of rex", *KEYS.values()))
-    metrics = await (await client.get("/metrics")).text()
+    metrics = stage.metrics()
     assert 'requests_total{code="401",model="rex",namespace="demo"} 1.0' in metrics
     assert "nobody" not in metrics
 
