@@ -46,7 +46,7 @@ class Operator:
             for kind in (*OWN_KINDS, *CHILD_KINDS, POD)
         ]
         self._keys = Keys(cluster, self.caches)
-        self.table = Table(self.caches, self._keys.known, lambda: self._keys.version)
+        self.table = Table(self.caches, self._keys.known, lambda: self._keys.version, self._gateways)
         self._queue: WorkQueue[Key] | None = None
         self._reconciler: Reconciler | None = None
         self.health = Health(
@@ -115,6 +115,9 @@ class Operator:
             reconciler.gateways.take(report, time.monotonic())
             for key in self.table.sleeping(report):
                 self._add(key)
+
+    def _gateways(self) -> int:
+        return self._reconciler.gateways.count(time.monotonic()) if self._reconciler else 0
 
     def _add(self, key: Key, after: float = 0.0) -> None:
         # An empty queue is falsy.

@@ -100,9 +100,12 @@ class _Pod:
 class Table:
     """All routes as they are now, as the JSON of `Routes`."""
 
-    def __init__(self, caches: Caches, keys: KeysOf, keys_version: Callable[[], int]) -> None:
-        self._caches, self._keys, self._keys_version = caches, keys, keys_version
-        self._stamp: tuple[int, int] | None = None
+    def __init__(
+        self, caches: Caches, keys: KeysOf, keys_version: Callable[[], int], gateways: Callable[[], int]
+    ) -> None:
+        """`gateways` counts those that take requests."""
+        self._caches, self._keys, self._keys_version, self._gateways = caches, keys, keys_version, gateways
+        self._stamp: tuple[int, int, int] | None = None
         self._routes: dict[Name, _Made] = {}
         self._pods: dict[Name, _Pod] = {}
         self._pools: dict[Name, tuple[str, Scaling | None]] = {}
@@ -111,9 +114,10 @@ class Table:
 
     def current(self) -> tuple[str, bytes]:
         """(revision, body)."""
-        stamp = (self._caches.served, self._keys_version())
+        # Whoever asks is one, also of a leader that has heard nobody yet.
+        stamp = (self._caches.served, self._keys_version(), max(1, self._gateways()))
         if stamp != self._stamp:
-            self._build()
+            self._build(gateways=stamp[2])
             self._stamp = stamp
         return self._revision, self._body
 
@@ -130,7 +134,7 @@ class Table:
                     found.add(Key(kind, *backend.split("/")[1:]))
         return found
 
-    def _build(self) -> None:
+    def _build(self, gateways: int) -> None:
         self._build_pools()
         routes = {}
         for name, entry in self._caches.entries(names.MODEL_KIND):
@@ -145,7 +149,7 @@ class Table:
         for made in routes.values():
             for backend in made.backends:
                 self._backends.setdefault(backend, [])
-        self._write()
+        self._write(gateways)
 
     def _made(self, body: Body, pool: Scaling | None, of: tuple[object, ...]) -> _Made:
         found = route(body, pool, self._keys)
@@ -172,10 +176,10 @@ class Table:
                 backends.setdefault(pod.backend, []).append(pod.replica)
         return backends
 
-    def _write(self) -> None:
+    def _write(self, gateways: int) -> None:
         backends = {key: [pod.to_dict() for pod in pods] for key, pods in sorted(self._backends.items())}
         routes = ",".join(made.text for _, made in sorted(self._routes.items()))
-        content = f'"backends":{json.dumps(backends, separators=(",", ":"))},"routes":[{routes}]'
+        content = f'"gateways":{gateways},"backends":{json.dumps(backends, separators=(",", ":"))},"routes":[{routes}]'
         self._revision = hashlib.sha256(content.encode()).hexdigest()[:16]
         self._body = f'{{"revision":"{self._revision}",{content}}}'.encode()
 

@@ -41,9 +41,9 @@ class Stage:
         self.replicas.append(await FakeReplica(pod).start())
         return self.replicas[-1]
 
-    async def tell(self, routes: list[Route], backends: dict[str, list[FakeReplica]]) -> None:
+    async def tell(self, routes: list[Route], backends: dict[str, list[FakeReplica]], gateways: int = 1) -> None:
         """Have the gateway know this, and wait until it does."""
-        self.operator.tell(routes, backends)
+        self.operator.tell(routes, backends, gateways)
         async with asyncio.timeout(10):
             while self.gateway.table.revision != self.operator.routes.revision:
                 await asyncio.sleep(0.01)
