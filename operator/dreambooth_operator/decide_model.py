@@ -35,6 +35,13 @@ def decide_model(view: ModelView, settings: Settings) -> Decision:
     """Children, status and events for one model."""
     if view.deleted:
         return NOTHING
+    decision = _decide(view, settings)
+    if decision.scale or not _waited_for(view):
+        return decision
+    return replace(decision, scale=((names.endpoint(view.name), 1),))
+
+
+def _decide(view: ModelView, settings: Settings) -> Decision:
     try:
         spec = parse_model({key: view.body.get(key) for key in ("metadata", "spec")}).spec
     except InvalidResource as e:
@@ -55,8 +62,16 @@ def decide_model(view: ModelView, settings: Settings) -> Decision:
     return _locked(view, _serve(view, spec, artifact, settings))
 
 
+def _waited_for(view: ModelView) -> bool:
+    """Whether requests go to replicas of its own, which sleep, and one waits."""
+    now = rollout.current(statuses.read(PersonalizedModelStatus, view.body))
+    own = names.model_backend(view.namespace, view.name)
+    asked = now is not None and (now.backend or own) == own
+    return asked and scaling.waited_for(model_status.endpoint(view), view.demand)
+
+
 def refused(view: ModelView, problem: Problem, again: float | None = RETRY) -> Decision:
-    """The model cannot be rolled out for now; what serves already goes on."""
+    """The model cannot be rolled out for now; what serves already goes on, and is woken as ever."""
     old = statuses.read(PersonalizedModelStatus, view.body)
     return statuses.decision(view, old, model_status.held(view, old, problem), again=again)
 

@@ -37,9 +37,11 @@ def decide_pool(view: PoolView, settings: Settings) -> Decision:
 
 
 def refused(view: PoolView, problem: Problem, again: float | None = RETRY) -> Decision:
-    """The pool cannot be as its spec says, for now; what serves already goes on."""
+    """The pool cannot be as its spec says, for now; what serves already goes on, and is woken as ever."""
     old = statuses.read(ServingPoolStatus, view.body)
-    return statuses.decision(view, old, pool_status.held(view, old, problem), again=again)
+    wake = scaling.waited_for(pool_status.deployment(view), view.demand)
+    scale = ((names.pool(view.name), 1),) if wake else ()
+    return statuses.decision(view, old, pool_status.held(view, old, problem), scale=scale, again=again)
 
 
 def _serve(view: PoolView, spec: ServingPoolSpec, settings: Settings) -> Decision:

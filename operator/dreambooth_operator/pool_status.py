@@ -3,16 +3,18 @@
 from dreambooth_api import names
 from dreambooth_api.pool import ServingPoolStatus
 from dreambooth_api.reasons import ConditionType, Reason
-from dreambooth_operator import deployments, manifests_pool
+from dreambooth_operator import deployments, manifests_pool, scaling
 from dreambooth_operator.model_status import ASLEEP, WAKING
 from dreambooth_operator.status import condition_of, with_condition
 from dreambooth_operator.views import Body, PoolView, Problem
 
 
 def held(view: PoolView, old: ServingPoolStatus, problem: Problem) -> ServingPoolStatus:
-    """It cannot be as its spec says; replicas that are there serve on."""
-    new = _base(view, old)
-    if deployments.available(deployment(view)):
+    """It cannot be as its spec says; replicas of an earlier one serve on, also if they sleep or are being woken."""
+    new, live, before = _base(view, old), deployment(view), condition_of(old, ConditionType.READY)
+    asleep = live is not None and scaling.replicas(live) == 0
+    waking = before is not None and before.status == "True" and deployments.trouble(view.pods, live) is None
+    if deployments.available(live) or asleep or (live is not None and waking):
         message = f"an earlier spec is served: {problem.message}"
         return with_condition(new, view, ConditionType.READY, True, problem.reason, message)
     return with_condition(new, view, ConditionType.READY, False, *problem)

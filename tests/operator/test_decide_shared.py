@@ -5,6 +5,7 @@ import pytest
 from dreambooth_api import names
 from dreambooth_api.adapters import AdapterPhase, AdapterState
 from dreambooth_api.reasons import Reason
+from dreambooth_operator import observe
 from dreambooth_operator.decide_model import decide_model, unverified
 from dreambooth_operator.views import Problem
 from tests.operator.serving_life import A, B, Serving, artifact
@@ -54,6 +55,14 @@ def test_what_the_replica_found_is_told(life, reason):
     life.run(adapter=said(A, AdapterPhase.FAILED, reason, "rank 128 exceeds the pool's 64"))
     assert life.condition("Ready") == ("False", reason or Reason.ARTIFACT_INVALID)
     assert "rank 128" in life.status["conditions"][0]["message"]
+
+
+def test_until_the_store_is_back_its_pool_must_not_sleep(life):
+    """Nobody asks for a model without a target: only its pool can find out that it is good."""
+    life.run(adapter=said(A, AdapterPhase.FAILED, Reason.STORE_UNAVAILABLE, "no answer"))
+    assert life.status["phase"] in observe.UNVERIFIED
+    life.run(adapter=said(A, AdapterPhase.FAILED, Reason.ARTIFACT_INVALID, "digest differs"))
+    assert life.status["phase"] not in observe.UNVERIFIED
 
 
 def test_a_bad_new_artifact_leaves_the_old_one_drawn(life):
