@@ -16,6 +16,7 @@ from dreambooth_operator import (
     deployments,
     drift,
     manifests_model,
+    manifests_serving,
     model_status,
     pods,
     rollout,
@@ -132,6 +133,7 @@ def _serve(view: ModelView, spec: PersonalizedModelSpec, artifact: Artifact, set
         apply=apply,
         scale=((names.endpoint(view.name), scale),) if scaled else (),
         delete=_unwanted(view, spec, new),
+        fault=plan.fault if plan else None,
         again=again if again is not None or rest else RECHECK,
     )
 
@@ -166,10 +168,8 @@ def _wanted(
     found = [
         manifests_model.service(view.body),
         manifests_model.deployment(body, spec, stable, settings),
-        manifests_model.autoscaler(view.body, spec, settings),
+        *manifests_serving.scalers(manifests_serving.MODEL, view.body, spec.serving, settings),
     ]
-    if spec.serving.max_replicas > 1:
-        found.append(manifests_model.budget(view.body))
     if plan and not plan.failed and not (plan.promote and model_status.rolled_out(view, artifact)):
         replicas = rollout.replicas(plan.state, spec.rollout, scaling.replicas(model_status.endpoint(view)))
         found.append(manifests_model.canary(body, spec, artifact, replicas, settings))

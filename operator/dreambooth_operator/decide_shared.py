@@ -48,7 +48,8 @@ def serve(view: ModelView, spec: PersonalizedModelSpec, artifact: Artifact, sett
     plan = _plan(view, old, spec, artifact, good)
     new = _status(view, old, spec, artifact, plan, good, settings)
     again = ASK if state and not good else rollout.LOOK if plan and not plan.failed else None if good else RECHECK
-    return statuses.decision(view, old, new, delete=_unwanted(view, new), again=again)
+    fault = plan.fault if plan else None
+    return statuses.decision(view, old, new, delete=_unwanted(view, new), fault=fault, again=again)
 
 
 def _plan(

@@ -26,25 +26,16 @@ def route(body: Body, pool: Scaling | None, keys: KeysOf) -> Route:
     """The route of one model. `pool`: of the pool that draws it. Keys that are not known open nothing."""
     metadata, status = body["metadata"], statuses.read(PersonalizedModelStatus, body)
     namespace, name = metadata["namespace"], metadata["name"]
-    try:
-        spec = parse_model({key: body.get(key) for key in ("metadata", "spec")}).spec
-    except InvalidResource as e:
-        serving, said = Serving(), f"its spec is not understood: {e}"
-        return _route(namespace, name, [], serving, KeyCheck(keys={}), said)
     targets = [_target(namespace, name, revision) for revision in status.revisions if _drawn(revision)]
     if sum(target.weight for target in targets) != 100:
         targets = []
+    try:
+        spec = parse_model({key: body.get(key) for key in ("metadata", "spec")}).spec
+        serving, access, said = spec.serving, _access(spec, namespace, keys), "" if targets else _why_not(status)
+    except InvalidResource as e:
+        targets, serving, access, said = [], Serving(), KeyCheck(keys={}), f"its spec is not understood: {e}"
     pooled = any(target.backend.startswith(names.POOL_BACKEND) for target in targets)
-    said = "" if targets else _why_not(status)
-    return _route(
-        namespace, name, targets, pool if pooled and pool else spec.serving, _access(spec, namespace, keys), said
-    )
-
-
-def _route(
-    namespace: str, name: str, targets: list[Target], scaling: Scaling, access: KeyCheck | None, reason: str
-) -> Route:
-    pooled = any(target.backend.startswith(names.POOL_BACKEND) for target in targets)
+    scaling = pool if pooled and pool else serving
     return Route(
         namespace=namespace,
         name=name,
@@ -53,7 +44,7 @@ def _route(
         access=access,
         target_in_flight=scaling.target_in_flight,
         max_replicas=scaling.max_replicas,
-        reason=reason,
+        reason=said,
     )
 
 

@@ -93,6 +93,10 @@ ALERTS = {
           "dreambooth_training_steps": "9x90"}, "80m", False),
     ],
     "DreamBoothModelDegraded": [({"dreambooth_models{phase='Degraded'}": "1x30"}, "15m", True)],
+    "DreamBoothPoolDegraded": [
+        ({"dreambooth_pools{phase='Degraded'}": "1x30"}, "15m", True),
+        ({"dreambooth_pools{phase='Degraded'}": "1x5 0x30", "dreambooth_pools{phase='Idle'}": "1x30"}, "15m", False),
+    ],
     "DreamBoothEndpointErrors": [
         ({"dreambooth_requests_total{model='a',code='200'}": "0+90x30",
           "dreambooth_requests_total{model='a',code='503'}": "0+10x30"}, "20m", True),
@@ -149,6 +153,10 @@ ALERTS = {
         ({"dreambooth_requests_total{component='canary',model='a',code='200'}": "0+90x30",
           "dreambooth_requests_total{component='canary',model='a',code='500'}": "0+10x30"}, "20m", True),
         ({"dreambooth_requests_total{component='server',model='a',code='500'}": "0+10x30"}, "20m", False),
+    ],
+    "DreamBoothCanaryRolledBack": [
+        ({"dreambooth_canaries_rolled_back_total{reason='errors'}": "0x9 1x20"}, "12m", True),
+        ({"dreambooth_canaries_rolled_back_total{reason='errors'}": "3x40"}, "12m", False),
     ],
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ import pytest
 from dreambooth_api import names
 from dreambooth_api.adapters import AdapterPhase, AdapterState
 from dreambooth_api.reasons import Reason
+from dreambooth_api.routes import BOUNDS, Traffic
 from dreambooth_operator import observe
 from dreambooth_operator.decide_model import decide_model, unverified
 from dreambooth_operator.views import Problem
@@ -97,6 +98,16 @@ def test_a_canary_on_a_pool_is_weights_alone(life):
     life.run(61)
     assert life.weights == {B: 100}
     assert not life.view.children
+
+
+def test_a_canary_on_a_pool_that_is_rolled_back_says_for_what(life):
+    life.set(rollout={"strategy": "Canary", "steps": [10], "stepSeconds": 60})
+    life.run(adapter=said(A))
+    life.set(artifact=artifact(B))
+    life.run(adapter=said(B))
+    bad = Traffic(requests=20, errors=20, durations=[20] + [0] * len(BOUNDS))
+    assert life.step(5, seen=bad).fault == "errors"
+    assert life.weights == {A: 100}
 
 
 def test_from_pods_of_its_own_to_a_pool_and_back(make, gatewayed):

@@ -10,6 +10,7 @@ import hashlib
 import json
 
 import pytest
+from prometheus_client import REGISTRY
 
 from dreambooth_api import names
 from dreambooth_api.routes import Load
@@ -83,6 +84,10 @@ async def stage(server, monkeypatch, tmp_path, namespace):
             yield found
 
 
+def rolled_back(reason):
+    return REGISTRY.get_sample_value("dreambooth_canaries_rolled_back_total", {"reason": reason})
+
+
 async def at_rest(server, seconds=4.0):
     """What the operator asks of the API server while nothing happens, but for watches."""
     await asyncio.sleep(3)
@@ -121,7 +126,9 @@ async def test_subjects_of_a_pool(server, monkeypatch, tmp_path):
         asked = it.library.asked.count(B)
         it.gateway.serve("pooled/robot", B, requests=20, errors=5)
         async with it.operating():
+            before = rolled_back("errors")
             await it.comes_to("robot", "False AnalysisFailed", "Progressing")
+            assert rolled_back("errors") == before + 1
             await until(lambda: it.gateway.weights("robot") == {A: 100})
             it.gateway.serve("pooled/robot", B, requests=40, errors=5)
             await it.patch("robot", rollout={"stepSeconds": 2})
