@@ -38,7 +38,7 @@ class Stage:
             world.operating(self.server.url, self.namespace, gateway_url="http://gateway") as operator,
             self.gateway.reporting_to(self.api, operator, self.token),
         ):
-            yield
+            yield operator
 
     async def make(self, kind, name, **spec):
         plural = {names.MODEL_KIND: "personalizedmodels", names.POOL_KIND: "servingpools"}[kind]
@@ -162,6 +162,19 @@ async def test_a_model_of_its_own_sleeps_wakes_and_is_rolled_out(server, monkeyp
         await until(canary_gone)
         it.gateway.loads = {"sleeping/robot": NOBODY}
         await it.comes_to("robot", "True ScaledToZero")
+
+
+async def test_every_gateway_is_told_how_many_there_are(server, monkeypatch, tmp_path):
+    async with stage(server, monkeypatch, tmp_path, "several") as it, it.operating() as operator:
+        other = Gateway("other")
+        async with other.reporting_to(it.api, operator, it.token):
+            await until(lambda: it.gateway.routes.gateways == other.routes.gateways == 2)
+            other.draining = True
+            await until(lambda: it.gateway.routes.gateways == 1)
+            other.draining = False
+            await until(lambda: it.gateway.routes.gateways == 2)
+        # It was killed: it says nothing more.
+        await until(lambda: it.gateway.routes.gateways == 1)
 
 
 async def test_only_keys_open_a_model_and_without_their_secret_nothing_does(server, monkeypatch, tmp_path):
