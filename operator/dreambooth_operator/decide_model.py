@@ -33,7 +33,7 @@ RECHECK = 30.0
 
 
 def decide_model(view: ModelView, settings: Settings) -> Decision:
-    """Children, status and events for one model."""
+    """Children, status and events for one model. Whoever waits for replicas that sleep wakes them, whatever is wrong."""
     if view.deleted:
         return NOTHING
     decision = _decide(view, settings)
@@ -72,7 +72,7 @@ def _waited_for(view: ModelView) -> bool:
 
 
 def refused(view: ModelView, problem: Problem, again: float | None = RETRY) -> Decision:
-    """The model cannot be rolled out for now; what serves already goes on, and is woken as ever."""
+    """The model cannot be rolled out for now; what serves already goes on."""
     old = statuses.read(PersonalizedModelStatus, view.body)
     return statuses.decision(view, old, model_status.held(view, old, problem), again=again)
 
