@@ -61,7 +61,7 @@ class Routes(ApiModel):
     revision: str = Field(description="Changes with the content.")
     backends: dict[str, list[Replica]] = Field(description="Replicas by backend; none: asleep, or starting.")
     routes: list[Route] = Field(description="Subjects.")
-    gateways: int = Field(1, ge=1, description="Gateways that take requests: each lets its share of a key's rate through.")
+    gateways: int = Field(1, ge=1, description="Gateways that take requests: each has its share of a key's rate.")
 
 
 class Load(ApiModel):

@@ -33,7 +33,7 @@ RECHECK = 30.0
 
 
 def decide_model(view: ModelView, settings: Settings) -> Decision:
-    """Children, status and events for one model. Whoever waits for replicas that sleep wakes them, whatever is wrong."""
+    """Children, status and events for one model. Whoever waits for what sleeps wakes it, whatever is wrong."""
     if view.deleted:
         return NOTHING
     decision = _decide(view, settings)
