@@ -64,11 +64,12 @@ def _decide(view: ModelView, settings: Settings) -> Decision:
 
 
 def _waited_for(view: ModelView) -> bool:
-    """Whether requests go to replicas of its own, which sleep, and one waits."""
+    """Whether somebody waits for replicas of its own, which sleep."""
+    if not scaling.waited_for(model_status.endpoint(view), view.demand):
+        return False
     now = rollout.current(statuses.read(PersonalizedModelStatus, view.body))
     own = names.model_backend(view.namespace, view.name)
-    asked = now is not None and (now.backend or own) == own
-    return asked and scaling.waited_for(model_status.endpoint(view), view.demand)
+    return now is not None and (now.backend or own) == own
 
 
 def refused(view: ModelView, problem: Problem, again: float | None = RETRY) -> Decision:

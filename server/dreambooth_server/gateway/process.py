@@ -19,7 +19,7 @@ def run(settings: Settings) -> int:
     config = pod_config(create_app(gateway), settings.host, settings.port, settings.grace_seconds)
     # Before anything is served: a port that is taken ends the process at once.
     listening = config.bind_socket()
-    # A thread of its own, which goes on until the process ends: a scrape delays no request.
+    # In a thread of its own, until the process ends: no request waits for a scrape.
     start_http_server(settings.metrics_port, settings.host, gateway.metrics.registry)
     serve_until_told(DrainingServer(config, settings.drain_seconds, gateway.drain), listening)
     return 0
