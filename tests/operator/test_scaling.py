@@ -206,7 +206,7 @@ def test_a_pool_asleep_whose_new_spec_cannot_be_is_woken_with_the_old_one(make, 
     life.run()
     assert (life.condition("Ready"), life.replicas("default-pool")) == (("True", "InvalidSpec"), 1)
     life.set(template={})
-    life.run(demand=IDLE)
+    life.run()
     assert life.condition("Ready") == ("True", "Available")
-    life.run(61)
+    life.run(61, demand=IDLE)
     assert life.replicas("default-pool") == 0
