@@ -37,7 +37,9 @@ class KeyCheck(ApiModel):
     """Who may ask."""
 
     keys: dict[str, str] = Field(description="Name of a key → SHA-256 of the key, hex.")
-    requests_per_minute: int | None = Field(None, description="Requests that each key may make in a minute.")
+    requests_per_minute: int | None = Field(
+        None, description="Requests that each key may make in a minute: of all gateways together."
+    )
 
 
 class Route(ApiModel):
@@ -59,6 +61,7 @@ class Routes(ApiModel):
     revision: str = Field(description="Changes with the content.")
     backends: dict[str, list[Replica]] = Field(description="Replicas by backend; none: asleep, or starting.")
     routes: list[Route] = Field(description="Subjects.")
+    gateways: int = Field(1, ge=1, description="Gateways that take requests: each has its share of a key's rate.")
 
 
 class Load(ApiModel):
@@ -84,5 +87,6 @@ class GatewayReport(ApiModel):
 
     gateway: str = Field(min_length=1, max_length=253, description="Which gateway: anew after each start.")
     revision: str = Field("", description="Of the routes that it has.")
+    draining: bool = Field(False, description="It is about to end, and takes no share any more.")
     loads: dict[str, Load] = Field({}, description="By `namespace/name`.")
     traffic: dict[str, dict[str, Traffic]] = Field({}, description="By `namespace/name`, then by artifact digest.")

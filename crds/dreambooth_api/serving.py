@@ -46,7 +46,10 @@ class Access(ApiModel):
         description="A Secret of the namespace: each of its entries is an API key, under the key's name.",
     )
     requests_per_minute: int | None = Field(
-        None, ge=1, le=1_000_000, description="Requests that each key may make in a minute; absent: any number."
+        None,
+        ge=1,
+        le=1_000_000,
+        description="Requests that each key may make in a minute, of all gateways together; absent: any number.",
     )
 
 

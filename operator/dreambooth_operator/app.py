@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import kopf
 from prometheus_client import REGISTRY
 
 from dreambooth_api import names
+from dreambooth_api.pool import ServingPoolStatus
 from dreambooth_api.routes import GatewayReport
-from dreambooth_operator import metrics, web
+from dreambooth_operator import metrics, pool_status, web
 from dreambooth_operator.caches import CHILD_KINDS, OWN_KINDS, POD, SELECTOR, Caches
 from dreambooth_operator.cluster import Cluster, connect
 from dreambooth_operator.fence import Fence
@@ -28,6 +30,7 @@ from dreambooth_operator.reflector import Reflector
 from dreambooth_operator.routes import Table
 from dreambooth_operator.routes_web import routes_app
 from dreambooth_operator.settings import Settings
+from dreambooth_operator.status import read
 from dreambooth_operator.views import Key
 
 logger = logging.getLogger(__name__)
@@ -46,7 +49,7 @@ class Operator:
             for kind in (*OWN_KINDS, *CHILD_KINDS, POD)
         ]
         self._keys = Keys(cluster, self.caches)
-        self.table = Table(self.caches, self._keys.known, lambda: self._keys.version)
+        self.table = Table(self.caches, self._keys.known, lambda: self._keys.version, self._gateways)
         self._queue: WorkQueue[Key] | None = None
         self._reconciler: Reconciler | None = None
         self.health = Health(
@@ -116,6 +119,9 @@ class Operator:
             for key in self.table.sleeping(report):
                 self._add(key)
 
+    def _gateways(self) -> int:
+        return self._reconciler.gateways.count(time.monotonic()) if self._reconciler else 0
+
     def _add(self, key: Key, after: float = 0.0) -> None:
         # An empty queue is falsy.
         if self._queue is not None:
@@ -177,9 +183,16 @@ async def _live(settings: Settings) -> None:
 @contextlib.asynccontextmanager
 async def _serving(settings: Settings, operator: Operator) -> AsyncIterator[None]:
     caches, leading = operator.caches, operator.health.leading
+
+    def pools() -> Mapping[str, int]:
+        """They are few."""
+        found = caches.all(names.POOL_KIND) if leading() else ()
+        return Counter(pool_status.phase(read(ServingPoolStatus, pool)) for pool in found)
+
     census = metrics.Census(
         lambda: caches.phases(names.JOB_KIND) if leading() else {},
         lambda: caches.phases(names.MODEL_KIND) if leading() else {},
+        pools,
     )
     REGISTRY.register(census)
     runners = [

@@ -16,6 +16,7 @@ from dreambooth_operator import (
     deployments,
     drift,
     manifests_model,
+    manifests_serving,
     model_status,
     pods,
     rollout,
@@ -32,9 +33,16 @@ RECHECK = 30.0
 
 
 def decide_model(view: ModelView, settings: Settings) -> Decision:
-    """Children, status and events for one model."""
+    """Children, status and events for one model. Whoever waits for what sleeps wakes it, whatever is wrong."""
     if view.deleted:
         return NOTHING
+    decision = _decide(view, settings)
+    if decision.scale or not _waited_for(view):
+        return decision
+    return replace(decision, scale=((names.endpoint(view.name), 1),))
+
+
+def _decide(view: ModelView, settings: Settings) -> Decision:
     try:
         spec = parse_model({key: view.body.get(key) for key in ("metadata", "spec")}).spec
     except InvalidResource as e:
@@ -53,6 +61,15 @@ def decide_model(view: ModelView, settings: Settings) -> Decision:
     if view.missing and not view.children:
         return refused(view, view.missing, again=RETRY)
     return _locked(view, _serve(view, spec, artifact, settings))
+
+
+def _waited_for(view: ModelView) -> bool:
+    """Whether somebody waits for replicas of its own, which sleep."""
+    if not scaling.waited_for(model_status.endpoint(view), view.demand):
+        return False
+    now = rollout.current(statuses.read(PersonalizedModelStatus, view.body))
+    own = names.model_backend(view.namespace, view.name)
+    return now is not None and (now.backend or own) == own
 
 
 def refused(view: ModelView, problem: Problem, again: float | None = RETRY) -> Decision:
@@ -117,6 +134,7 @@ def _serve(view: ModelView, spec: PersonalizedModelSpec, artifact: Artifact, set
         apply=apply,
         scale=((names.endpoint(view.name), scale),) if scaled else (),
         delete=_unwanted(view, spec, new),
+        fault=plan.fault if plan else None,
         again=again if again is not None or rest else RECHECK,
     )
 
@@ -151,10 +169,8 @@ def _wanted(
     found = [
         manifests_model.service(view.body),
         manifests_model.deployment(body, spec, stable, settings),
-        manifests_model.autoscaler(view.body, spec, settings),
+        *manifests_serving.scalers(manifests_serving.MODEL, view.body, spec.serving, settings),
     ]
-    if spec.serving.max_replicas > 1:
-        found.append(manifests_model.budget(view.body))
     if plan and not plan.failed and not (plan.promote and model_status.rolled_out(view, artifact)):
         replicas = rollout.replicas(plan.state, spec.rollout, scaling.replicas(model_status.endpoint(view)))
         found.append(manifests_model.canary(body, spec, artifact, replicas, settings))

@@ -4,7 +4,15 @@ from dreambooth_api import names
 from dreambooth_api.parse import InvalidResource, parse_pool
 from dreambooth_api.pool import ServingPoolSpec, ServingPoolStatus
 from dreambooth_api.reasons import ConditionType, Reason
-from dreambooth_operator import allowances, deployments, drift, manifests_pool, pool_status, scaling
+from dreambooth_operator import (
+    allowances,
+    deployments,
+    drift,
+    manifests_pool,
+    manifests_serving,
+    pool_status,
+    scaling,
+)
 from dreambooth_operator import status as statuses
 from dreambooth_operator.settings import Settings
 from dreambooth_operator.views import NOTHING, Body, ChildRef, Decision, PoolView, Problem
@@ -37,9 +45,11 @@ def decide_pool(view: PoolView, settings: Settings) -> Decision:
 
 
 def refused(view: PoolView, problem: Problem, again: float | None = RETRY) -> Decision:
-    """The pool cannot be as its spec says, for now; what serves already goes on."""
+    """The pool cannot be as its spec says, for now; what serves already goes on, and is woken as ever."""
     old = statuses.read(ServingPoolStatus, view.body)
-    return statuses.decision(view, old, pool_status.held(view, old, problem), again=again)
+    wake = scaling.waited_for(pool_status.deployment(view), view.demand)
+    scale = ((names.pool(view.name), 1),) if wake else ()
+    return statuses.decision(view, old, pool_status.held(view, old, problem), scale=scale, again=again)
 
 
 def _serve(view: PoolView, spec: ServingPoolSpec, settings: Settings) -> Decision:
@@ -65,11 +75,9 @@ def _serve(view: PoolView, spec: ServingPoolSpec, settings: Settings) -> Decisio
 
 
 def _wanted(body: Body, spec: ServingPoolSpec, settings: Settings) -> list[Body]:
-    budget = [manifests_pool.budget(body)] if spec.max_replicas > 1 else []
     return [
         manifests_pool.deployment(body, spec, settings),
-        manifests_pool.autoscaler(body, spec, settings),
-        *budget,
+        *manifests_serving.scalers(manifests_serving.POOL, body, spec, settings),
     ]
 
 

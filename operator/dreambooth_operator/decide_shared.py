@@ -7,7 +7,7 @@ from dreambooth_api import names
 from dreambooth_api.adapters import AdapterPhase
 from dreambooth_api.model import Artifact, PersonalizedModelSpec, PersonalizedModelStatus, Revision
 from dreambooth_api.pool import ServingPoolStatus
-from dreambooth_api.reasons import ConditionType, Reason
+from dreambooth_api.reasons import ConditionType, ModelPhase, Reason
 from dreambooth_operator import manifests_model, model_status, revisions, rollout
 from dreambooth_operator import status as statuses
 from dreambooth_operator.rollout import Plan
@@ -40,12 +40,16 @@ def serve(view: ModelView, spec: PersonalizedModelSpec, artifact: Artifact, sett
     state = view.adapter
     good = verified(view, old, spec, artifact) or bool(state and state.phase == AdapterPhase.READY)
     if not good and state and state.phase == AdapterPhase.FAILED:
-        problem = Problem(state.reason or Reason.ARTIFACT_INVALID, state.message)
-        return statuses.decision(view, old, model_status.held(view, old, problem), again=RECHECK)
+        new = model_status.held(view, old, Problem(state.reason or Reason.ARTIFACT_INVALID, state.message))
+        if state.reason == Reason.STORE_UNAVAILABLE and new.phase == ModelPhase.PENDING:
+            # It is asked for again: until the store is back the pool must not sleep.
+            new = new.model_copy(update={"phase": ModelPhase.PROGRESSING})
+        return statuses.decision(view, old, new, again=RECHECK)
     plan = _plan(view, old, spec, artifact, good)
     new = _status(view, old, spec, artifact, plan, good, settings)
     again = ASK if state and not good else rollout.LOOK if plan and not plan.failed else None if good else RECHECK
-    return statuses.decision(view, old, new, delete=_unwanted(view, new), again=again)
+    fault = plan.fault if plan else None
+    return statuses.decision(view, old, new, delete=_unwanted(view, new), fault=fault, again=again)
 
 
 def _plan(

@@ -1,16 +1,17 @@
-"""A model's children: Deployments, Service, HorizontalPodAutoscaler, PodDisruptionBudget. Pure."""
+"""A model's children: Deployments and Service. Pure."""
 
 from dreambooth_api import names
 from dreambooth_api.model import Artifact, PersonalizedModelSpec
 from dreambooth_operator import manifests, manifests_serving, pods
 from dreambooth_operator.drift import stamped
+from dreambooth_operator.manifests_serving import MODEL, child
 from dreambooth_operator.settings import Settings
 from dreambooth_operator.views import Body
 
 
 def selector(name: str, component: str = names.COMPONENT_SERVER) -> dict[str, str]:
     """Labels by which the endpoint's pods, or those of its canary, are found."""
-    return {names.LABEL_MODEL: name, names.LABEL_COMPONENT: component}
+    return manifests_serving.selector(MODEL, name, component)
 
 
 def url(name: str, namespace: str, settings: Settings) -> str:
@@ -25,7 +26,7 @@ def deployment(body: Body, spec: PersonalizedModelSpec, artifact: Artifact, sett
     name = body["metadata"]["name"]
     template = _template(body, spec, artifact, settings, names.COMPONENT_SERVER)
     return stamped({
-        **_child("apps/v1", "Deployment", body),
+        **child(MODEL, "apps/v1", "Deployment", body),
         "spec": manifests_serving.deployment_spec(selector(name), template),
     })  # fmt: skip
 
@@ -61,29 +62,6 @@ def service(body: Body) -> Body:
     """The endpoint's stable address."""
     ports = [{"name": "http", "port": names.SERVICE_PORT, "targetPort": "http", "protocol": "TCP"}]
     return stamped({
-        **_child("v1", "Service", body),
+        **child(MODEL, "v1", "Service", body),
         "spec": {"selector": selector(body["metadata"]["name"]), "ports": ports},
     })  # fmt: skip
-
-
-def autoscaler(body: Body, spec: PersonalizedModelSpec, settings: Settings) -> Body:
-    """Scales the endpoint's Deployment."""
-    name = body["metadata"]["name"]
-    return stamped({
-        **_child("autoscaling/v2", "HorizontalPodAutoscaler", body),
-        "spec": manifests_serving.autoscaler_spec(names.endpoint(name), spec.serving, "model", name, settings),
-    })  # fmt: skip
-
-
-def budget(body: Body) -> Body:
-    """Keeps drains from taking the endpoint's pods all at once."""
-    return stamped({
-        **_child("policy/v1", "PodDisruptionBudget", body),
-        "spec": manifests_serving.budget_spec(selector(body["metadata"]["name"])),
-    })  # fmt: skip
-
-
-def _child(api_version: str, kind: str, body: Body) -> Body:
-    name = body["metadata"]["name"]
-    own = manifests.labels(names.LABEL_MODEL, name, names.COMPONENT_SERVER)
-    return manifests.child(api_version, kind, names.endpoint(name), names.MODEL_KIND, body, own)

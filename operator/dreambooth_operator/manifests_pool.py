@@ -1,16 +1,12 @@
-"""A pool's children: Deployment, HorizontalPodAutoscaler, PodDisruptionBudget. Pure."""
+"""A pool's Deployment. Pure."""
 
 from dreambooth_api import names
 from dreambooth_api.pool import ServingPoolSpec
 from dreambooth_operator import manifests, manifests_serving, pods
 from dreambooth_operator.drift import stamped
+from dreambooth_operator.manifests_serving import POOL, child
 from dreambooth_operator.settings import Settings
 from dreambooth_operator.views import Body
-
-
-def selector(name: str) -> dict[str, str]:
-    """Labels by which the pool's pods are found."""
-    return {names.LABEL_POOL: name, names.LABEL_COMPONENT: names.COMPONENT_SERVER}
 
 
 def deployment(body: Body, spec: ServingPoolSpec, settings: Settings) -> Body:
@@ -28,8 +24,8 @@ def deployment(body: Body, spec: ServingPoolSpec, settings: Settings) -> Body:
         grace_seconds=manifests_serving.GRACE_SECONDS,
     )
     return stamped({
-        **_child("apps/v1", "Deployment", body),
-        "spec": manifests_serving.deployment_spec(selector(name), template),
+        **child(POOL, "apps/v1", "Deployment", body),
+        "spec": manifests_serving.deployment_spec(manifests_serving.selector(POOL, name), template),
     })  # fmt: skip
 
 
@@ -40,26 +36,3 @@ def _arguments(spec: ServingPoolSpec) -> list[str]:
         "--pool", "--base", base.uri, *revision, "--max-rank", str(adapters.max_rank),
         "--adapters-on-device", str(adapters.on_device), "--adapters-in-memory", str(adapters.in_memory),
     ]  # fmt: skip
-
-
-def autoscaler(body: Body, spec: ServingPoolSpec, settings: Settings) -> Body:
-    """Scales the pool's Deployment."""
-    name = body["metadata"]["name"]
-    return stamped({
-        **_child("autoscaling/v2", "HorizontalPodAutoscaler", body),
-        "spec": manifests_serving.autoscaler_spec(names.pool(name), spec, "pool", name, settings),
-    })  # fmt: skip
-
-
-def budget(body: Body) -> Body:
-    """Keeps drains from taking the pool's pods all at once."""
-    return stamped({
-        **_child("policy/v1", "PodDisruptionBudget", body),
-        "spec": manifests_serving.budget_spec(selector(body["metadata"]["name"])),
-    })  # fmt: skip
-
-
-def _child(api_version: str, kind: str, body: Body) -> Body:
-    name = body["metadata"]["name"]
-    own = manifests.labels(names.LABEL_POOL, name, names.COMPONENT_SERVER)
-    return manifests.child(api_version, kind, names.pool(name), names.POOL_KIND, body, own)

@@ -1,8 +1,12 @@
 """What the children of models and pools share: the server's container, autoscaler and disruption budget. Pure."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 from dreambooth_api import names
 from dreambooth_api.serving import Scaling
-from dreambooth_operator import pods
+from dreambooth_operator import manifests, pods
+from dreambooth_operator.drift import stamped
 from dreambooth_operator.settings import Settings
 from dreambooth_operator.views import Body
 
@@ -12,6 +16,34 @@ PRE_STOP_SECONDS = 5
 # Loading may mean downloading a base of gigabytes.
 START_SECONDS = 1800
 CPU_PERCENT = 70
+
+
+class Owner(NamedTuple):
+    """A kind of object that has servers."""
+
+    kind: str
+    # On its pods: the object's name.
+    label: str
+    # The same in gateways' series.
+    series: str
+    # What its children are called.
+    child: Callable[[str], str]
+
+
+MODEL = Owner(names.MODEL_KIND, names.LABEL_MODEL, "model", names.endpoint)
+POOL = Owner(names.POOL_KIND, names.LABEL_POOL, "pool", names.pool)
+
+
+def selector(owner: Owner, name: str, component: str = names.COMPONENT_SERVER) -> dict[str, str]:
+    """Labels by which the pods of an object are found."""
+    return {owner.label: name, names.LABEL_COMPONENT: component}
+
+
+def child(owner: Owner, api_version: str, kind: str, body: Body) -> Body:
+    """A manifest of an object's child without its content."""
+    name = body["metadata"]["name"]
+    own = manifests.labels(owner.label, name, names.COMPONENT_SERVER)
+    return manifests.child(api_version, kind, owner.child(name), owner.kind, body, own)
 
 
 def container(arguments: list[str], serving: Scaling, secret: str | None, settings: Settings) -> Body:
@@ -57,15 +89,25 @@ def deployment_spec(selector: dict[str, str], template: Body) -> Body:
     }
 
 
-def autoscaler_spec(deployment: str, serving: Scaling, label: str, name: str, settings: Settings) -> Body:
-    """Scales a Deployment by what gateways have in flight of it (`label` is `model` or `pool`), or, without a metrics
-    API, by its CPU use. It cannot go below 1: what has no replicas it leaves alone."""
-    return {
-        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment},
-        "minReplicas": max(1, serving.min_replicas),
-        "maxReplicas": serving.max_replicas,
-        "metrics": [_in_flight(serving, label, name) if settings.metrics_api else _cpu()],
-    }
+def scalers(owner: Owner, body: Body, serving: Scaling, settings: Settings) -> list[Body]:
+    """What looks after the number of replicas: the autoscaler, and, where there can be a second one, the budget."""
+    found = [_autoscaler(owner, body, serving, settings)]
+    return [*found, _budget(owner, body)] if serving.max_replicas > 1 else found
+
+
+def _autoscaler(owner: Owner, body: Body, serving: Scaling, settings: Settings) -> Body:
+    """By what gateways have in flight, or, without a metrics API, by CPU use. It cannot go below 1: what has no
+    replicas it leaves alone."""
+    name = body["metadata"]["name"]
+    return stamped({
+        **child(owner, "autoscaling/v2", "HorizontalPodAutoscaler", body),
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": owner.child(name)},
+            "minReplicas": max(1, serving.min_replicas),
+            "maxReplicas": serving.max_replicas,
+            "metrics": [_in_flight(serving, owner.series, name) if settings.metrics_api else _cpu()],
+        },
+    })  # fmt: skip
 
 
 def _cpu() -> Body:
@@ -79,10 +121,13 @@ def _in_flight(serving: Scaling, label: str, name: str) -> Body:
     return {"type": "External", "external": {"metric": metric, "target": target}}
 
 
-def budget_spec(selector: dict[str, str]) -> Body:
+def _budget(owner: Owner, body: Body) -> Body:
     """One disruption at a time; of what is not ready, any: it would keep a node from being drained for nothing."""
-    return {
-        "maxUnavailable": 1,
-        "unhealthyPodEvictionPolicy": "AlwaysAllow",
-        "selector": {"matchLabels": selector},
-    }
+    return stamped({
+        **child(owner, "policy/v1", "PodDisruptionBudget", body),
+        "spec": {
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": selector(owner, body["metadata"]["name"])},
+        },
+    })  # fmt: skip

@@ -7,6 +7,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dreambooth_api.reasons import ModelPhase, Phase
+from dreambooth_operator.analysis import Fault
 
 _SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
@@ -29,6 +30,12 @@ GPU_SECONDS = Counter(
     ["outcome"],
 )
 USEFUL, WASTED = (GPU_SECONDS.labels(outcome) for outcome in ("useful", "wasted"))
+_ROLLED_BACK = Counter(
+    "dreambooth_canaries_rolled_back_total", "Canaries that were rolled back: for their errors, or their duration.",
+    ["reason"],
+)  # fmt: skip
+# Made at once, also with 0: what appears with 1 has not risen.
+ROLLED_BACK = {fault: _ROLLED_BACK.labels(fault) for fault in Fault}
 LEADER = Gauge("dreambooth_operator_leader", "1 on the replica that leads, 0 on one that stands by.")
 
 
@@ -36,14 +43,20 @@ class Census(Collector):
     """Objects by phase, as the informers' caches count them; only of the replica that leads: a sum over all replicas
     would count every object twice."""
 
-    def __init__(self, jobs: Callable[[], Mapping[str, int]], models: Callable[[], Mapping[str, int]]) -> None:
-        self._jobs, self._models = jobs, models
+    def __init__(
+        self,
+        jobs: Callable[[], Mapping[str, int]],
+        models: Callable[[], Mapping[str, int]],
+        pools: Callable[[], Mapping[str, int]],
+    ) -> None:
+        self._jobs, self._models, self._pools = jobs, models, pools
 
     def collect(self) -> Iterator[Metric]:
         """Every phase has its series, also with 0: a rate over a series that comes and goes is none."""
         yield _by_phase("dreambooth_jobs", "DreamBoothJobs by phase.", self._jobs(), [p.value for p in Phase])
         phases = [p.value for p in ModelPhase]
         yield _by_phase("dreambooth_models", "PersonalizedModels by phase.", self._models(), phases)
+        yield _by_phase("dreambooth_pools", "ServingPools by what their conditions say.", self._pools(), phases)
 
 
 def _by_phase(name: str, text: str, found: Mapping[str, int], phases: list[str]) -> Metric:

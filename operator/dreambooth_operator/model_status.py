@@ -3,10 +3,10 @@
 from dreambooth_api import names
 from dreambooth_api.model import Artifact, PersonalizedModelStatus, Revision
 from dreambooth_api.reasons import ConditionType, ModelPhase, Reason
-from dreambooth_operator import deployments, manifests_model, revisions, rollout
+from dreambooth_operator import deployments, manifests_model, revisions, rollout, scaling
 from dreambooth_operator.rollout import Plan
 from dreambooth_operator.settings import Settings
-from dreambooth_operator.status import with_condition
+from dreambooth_operator.status import condition_of, with_condition
 from dreambooth_operator.views import Body, ModelView, Problem
 
 AVAILABLE = Problem(Reason.AVAILABLE, "rolled out")
@@ -16,14 +16,31 @@ WAKING = "somebody asks: a replica is starting"
 
 def held(view: ModelView, old: PersonalizedModelStatus, problem: Problem) -> PersonalizedModelStatus:
     """No roll-out is possible; what an earlier one left serves on."""
-    now = rollout.current(old)
-    pooled = bool(now and (now.backend or "").startswith(names.POOL_BACKEND)) and view.pool is not None
-    serves = pooled or deployments.available(endpoint(view)) > 0
-    new = base(view, old).model_copy(update={"phase": ModelPhase.DEGRADED if serves else ModelPhase.PENDING})
+    word = _earlier(view, old)
+    new = base(view, old).model_copy(update={"phase": ModelPhase.DEGRADED if word else ModelPhase.PENDING})
     new = with_condition(new, view, ConditionType.PROGRESSING, False, problem.reason, problem.message)
-    reason = Reason.AVAILABLE if serves else problem.reason
-    message = "an earlier artifact is served" if serves else problem.message
-    return with_condition(new, view, ConditionType.READY, serves, reason, message)
+    return with_condition(new, view, ConditionType.READY, word is not None, *(word or problem))
+
+
+def _earlier(view: ModelView, old: PersonalizedModelStatus) -> Problem | None:
+    """How an earlier artifact is served, by a pool, or by replicas of its own, which may sleep; None when it is not."""
+    now, live = rollout.current(old), endpoint(view)
+    pooled = bool(now and (now.backend or "").startswith(names.POOL_BACKEND)) and view.pool is not None
+    if pooled or deployments.available(live):
+        return Problem(Reason.AVAILABLE, "an earlier artifact is served")
+    if now is None or live is None:
+        return None
+    if scaling.replicas(live) == 0:
+        return Problem(Reason.SCALED_TO_ZERO, ASLEEP)
+    if _slept(old) and deployments.trouble(view.pods, live) is None:
+        return Problem(Reason.SCALED_TO_ZERO, WAKING)
+    return None
+
+
+def _slept(old: PersonalizedModelStatus) -> bool:
+    """Whether it had no replicas when it was looked at last, or none that was ready yet."""
+    ready = condition_of(old, ConditionType.READY)
+    return ready is not None and ready.reason == Reason.SCALED_TO_ZERO
 
 
 def serving(
@@ -45,11 +62,11 @@ def serving(
         }
     )
     # A canary that was rolled back is done; one that is promoted, once its artifact is everywhere.
-    done = rolled_out(view, artifact) if plan is None or plan.promote else plan.failed
+    done = asleep or (rolled_out(view, artifact) if plan is None or plan.promote else plan.failed)
     problem = _trouble(view, artifact, plan)
     new = progressing(new, view, plan, done, problem)
     available = deployments.available(endpoint(view)) > 0
-    waking = old.phase == ModelPhase.IDLE and not available and problem is None and settled(new, own)
+    waking = _slept(old) and not available and problem is None and settled(new, own)
     if asleep or waking:
         new = new.model_copy(update={"phase": ModelPhase.IDLE})
         message = ASLEEP if asleep else WAKING

@@ -2,17 +2,20 @@
 
 from dreambooth_api import names
 from dreambooth_api.pool import ServingPoolStatus
-from dreambooth_api.reasons import ConditionType, Reason
-from dreambooth_operator import deployments, manifests_pool
+from dreambooth_api.reasons import ConditionType, ModelPhase, Reason
+from dreambooth_operator import deployments, scaling
+from dreambooth_operator.manifests_serving import POOL, selector
 from dreambooth_operator.model_status import ASLEEP, WAKING
 from dreambooth_operator.status import condition_of, with_condition
 from dreambooth_operator.views import Body, PoolView, Problem
 
 
 def held(view: PoolView, old: ServingPoolStatus, problem: Problem) -> ServingPoolStatus:
-    """It cannot be as its spec says; replicas that are there serve on."""
-    new = _base(view, old)
-    if deployments.available(deployment(view)):
+    """It cannot be as its spec says; replicas of an earlier one serve on, also if they sleep or are being woken."""
+    new, live, before = _base(view, old), deployment(view), condition_of(old, ConditionType.READY)
+    asleep = live is not None and scaling.replicas(live) == 0
+    waking = before is not None and before.status == "True" and deployments.trouble(view.pods, live) is None
+    if deployments.available(live) or asleep or (live is not None and waking):
         message = f"an earlier spec is served: {problem.message}"
         return with_condition(new, view, ConditionType.READY, True, problem.reason, message)
     return with_condition(new, view, ConditionType.READY, False, *problem)
@@ -34,6 +37,19 @@ def serving(view: PoolView, old: ServingPoolStatus, asleep: bool) -> ServingPool
     return with_condition(new, view, ConditionType.READY, False, reason, message)
 
 
+def phase(status: ServingPoolStatus) -> ModelPhase:
+    """Where a pool is, in the words of a model's phase; its status has none. `Degraded`: not as its spec says."""
+    ready = condition_of(status, ConditionType.READY)
+    if ready is None:
+        return ModelPhase.PENDING
+    known = {
+        Reason.AVAILABLE: ModelPhase.READY,
+        Reason.SCALED_TO_ZERO: ModelPhase.IDLE,
+        Reason.ROLLING_OUT: ModelPhase.PROGRESSING,
+    }
+    return next((found for reason, found in known.items() if reason == ready.reason), ModelPhase.DEGRADED)
+
+
 def deployment(view: PoolView) -> Body | None:
     """The pool's Deployment."""
     return view.child("Deployment", names.pool(view.name))
@@ -50,7 +66,7 @@ def _base(view: PoolView, old: ServingPoolStatus) -> ServingPoolStatus:
             "observed_generation": view.generation,
             "replicas": status.get("replicas", 0),
             "ready_replicas": status.get("readyReplicas", 0),
-            "selector": ",".join(f"{key}={value}" for key, value in manifests_pool.selector(view.name).items()),
+            "selector": ",".join(f"{key}={value}" for key, value in selector(POOL, view.name).items()),
             "subjects": view.subjects,
         }
     )

@@ -274,6 +274,8 @@ class Reconciler:
             await self._cluster.tell(event(kind, view, told))
         try:
             memory.written = await self._cluster.apply_status(kind, view.body, decision.status)
+            if decision.fault:
+                metrics.ROLLED_BACK[decision.fault].inc()
             now = time.monotonic()
             memory.asked = now if memory.report else memory.asked
             return now

@@ -28,6 +28,8 @@ class Plan:
     weight: int = 0
     # All of it is to go to the new artifact.
     promote: bool = False
+    # What it is rolled back for, at the moment that it is.
+    fault: analysis.Fault | None = None
 
     @property
     def failed(self) -> bool:
@@ -89,9 +91,9 @@ def plan(view: ModelView, state: RolloutStatus, rollout: Rollout, enough: bool, 
         return Plan(state, _watched(rollout, at), steps[at])
     over = clock.age(state.since, view.now) >= rollout.step_seconds
     if bad := analysis.failure(seen, rollout.analysis, over):
-        text = f"rolled back at {steps[at]} %: {bad}; it is not tried again until spec changes"
+        text = f"rolled back at {steps[at]} %: {bad.text}; it is not tried again until spec changes"
         failed = state.model_copy(update={"failure": text, "generation": view.generation})
-        return Plan(failed, Problem(Reason.ANALYSIS_FAILED, text))
+        return Plan(failed, Problem(Reason.ANALYSIS_FAILED, text), fault=bad.fault)
     if rollout.paused:
         return Plan(state, _waits(rollout, steps[at]), steps[at])
     if over:

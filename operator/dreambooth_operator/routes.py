@@ -26,25 +26,16 @@ def route(body: Body, pool: Scaling | None, keys: KeysOf) -> Route:
     """The route of one model. `pool`: of the pool that draws it. Keys that are not known open nothing."""
     metadata, status = body["metadata"], statuses.read(PersonalizedModelStatus, body)
     namespace, name = metadata["namespace"], metadata["name"]
-    try:
-        spec = parse_model({key: body.get(key) for key in ("metadata", "spec")}).spec
-    except InvalidResource as e:
-        serving, said = Serving(), f"its spec is not understood: {e}"
-        return _route(namespace, name, [], serving, KeyCheck(keys={}), said)
     targets = [_target(namespace, name, revision) for revision in status.revisions if _drawn(revision)]
     if sum(target.weight for target in targets) != 100:
         targets = []
+    try:
+        spec = parse_model({key: body.get(key) for key in ("metadata", "spec")}).spec
+        serving, access, said = spec.serving, _access(spec, namespace, keys), "" if targets else _why_not(status)
+    except InvalidResource as e:
+        targets, serving, access, said = [], Serving(), KeyCheck(keys={}), f"its spec is not understood: {e}"
     pooled = any(target.backend.startswith(names.POOL_BACKEND) for target in targets)
-    said = "" if targets else _why_not(status)
-    return _route(
-        namespace, name, targets, pool if pooled and pool else spec.serving, _access(spec, namespace, keys), said
-    )
-
-
-def _route(
-    namespace: str, name: str, targets: list[Target], scaling: Scaling, access: KeyCheck | None, reason: str
-) -> Route:
-    pooled = any(target.backend.startswith(names.POOL_BACKEND) for target in targets)
+    scaling = pool if pooled and pool else serving
     return Route(
         namespace=namespace,
         name=name,
@@ -53,7 +44,7 @@ def _route(
         access=access,
         target_in_flight=scaling.target_in_flight,
         max_replicas=scaling.max_replicas,
-        reason=reason,
+        reason=said,
     )
 
 
@@ -100,9 +91,12 @@ class _Pod:
 class Table:
     """All routes as they are now, as the JSON of `Routes`."""
 
-    def __init__(self, caches: Caches, keys: KeysOf, keys_version: Callable[[], int]) -> None:
-        self._caches, self._keys, self._keys_version = caches, keys, keys_version
-        self._stamp: tuple[int, int] | None = None
+    def __init__(
+        self, caches: Caches, keys: KeysOf, keys_version: Callable[[], int], gateways: Callable[[], int]
+    ) -> None:
+        """`gateways` counts those that take requests."""
+        self._caches, self._keys, self._keys_version, self._gateways = caches, keys, keys_version, gateways
+        self._stamp: tuple[int, int, int] | None = None
         self._routes: dict[Name, _Made] = {}
         self._pods: dict[Name, _Pod] = {}
         self._pools: dict[Name, tuple[str, Scaling | None]] = {}
@@ -111,9 +105,10 @@ class Table:
 
     def current(self) -> tuple[str, bytes]:
         """(revision, body)."""
-        stamp = (self._caches.served, self._keys_version())
+        # Whoever asks is one, also of a leader that has heard nobody yet.
+        stamp = (self._caches.served, self._keys_version(), max(1, self._gateways()))
         if stamp != self._stamp:
-            self._build()
+            self._build(gateways=stamp[2])
             self._stamp = stamp
         return self._revision, self._body
 
@@ -130,7 +125,7 @@ class Table:
                     found.add(Key(kind, *backend.split("/")[1:]))
         return found
 
-    def _build(self) -> None:
+    def _build(self, gateways: int) -> None:
         self._build_pools()
         routes = {}
         for name, entry in self._caches.entries(names.MODEL_KIND):
@@ -145,7 +140,7 @@ class Table:
         for made in routes.values():
             for backend in made.backends:
                 self._backends.setdefault(backend, [])
-        self._write()
+        self._write(gateways)
 
     def _made(self, body: Body, pool: Scaling | None, of: tuple[object, ...]) -> _Made:
         found = route(body, pool, self._keys)
@@ -172,10 +167,10 @@ class Table:
                 backends.setdefault(pod.backend, []).append(pod.replica)
         return backends
 
-    def _write(self) -> None:
+    def _write(self, gateways: int) -> None:
         backends = {key: [pod.to_dict() for pod in pods] for key, pods in sorted(self._backends.items())}
         routes = ",".join(made.text for _, made in sorted(self._routes.items()))
-        content = f'"backends":{json.dumps(backends, separators=(",", ":"))},"routes":[{routes}]'
+        content = f'"gateways":{gateways},"backends":{json.dumps(backends, separators=(",", ":"))},"routes":[{routes}]'
         self._revision = hashlib.sha256(content.encode()).hexdigest()[:16]
         self._body = f'{{"revision":"{self._revision}",{content}}}'.encode()
 

@@ -21,6 +21,11 @@ def replicas(deployment: Body | None) -> int:
     return 1 if deployment is None else deployment["spec"].get("replicas", 1)
 
 
+def waited_for(deployment: Body | None, demand: Demand) -> bool:
+    """Whether somebody waits for a Deployment that sleeps: it is woken, whatever is wrong with what is to come next."""
+    return deployment is not None and replicas(deployment) == 0 and bool(demand.waiting or demand.in_flight)
+
+
 def wanted(current: int, scaling: Scaling, demand: Demand, ready_for: float, needed: bool) -> tuple[int, float | None]:
     """(replicas, when to look again). `ready_for`: seconds since it was ready first; `needed`: a replica must run
     whoever asks."""

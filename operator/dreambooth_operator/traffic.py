@@ -33,6 +33,7 @@ UNKNOWN = Demand()
 class _Gateway:
     first: float
     heard: float
+    draining: bool = False
     loads: dict[str, Load] = field(default_factory=dict)
     counted: dict[tuple[str, str], Traffic] = field(default_factory=dict)
 
@@ -66,7 +67,7 @@ class Gateways:
         for name in gone:
             del self._of[name]
         gateway = self._of.setdefault(report.gateway, _Gateway(now, now))
-        gateway.heard, gateway.loads = now, report.loads
+        gateway.heard, gateway.draining, gateway.loads = now, report.draining, report.loads
         for subject, artifacts in report.traffic.items():
             for digest, counted in artifacts.items():
                 last = gateway.counted.get((subject, digest), NOTHING)
@@ -76,9 +77,16 @@ class Gateways:
                 totals = self._totals.setdefault(subject, {})
                 totals[digest] = plus(totals.get(digest, NOTHING), minus(counted, last))
 
+    def _alive(self, now: float) -> list[_Gateway]:
+        return [found for found in self._of.values() if now - found.heard <= REPORT_SECONDS]
+
+    def count(self, now: float) -> int:
+        """Gateways that take requests."""
+        return sum(not found.draining for found in self._alive(now))
+
     def demand(self, subjects: Iterable[str], now: float) -> Demand:
         """Over all gateways that live, of some subjects (`namespace/name`) together."""
-        alive = [found for found in self._of.values() if now - found.heard <= REPORT_SECONDS]
+        alive = self._alive(now)
         waiting = in_flight = 0
         idle = math.inf
         for subject in subjects:

@@ -8,6 +8,7 @@ from dreambooth_api.adapters import AdapterState
 from dreambooth_api.reasons import Reason
 from dreambooth_api.result import Report
 from dreambooth_api.routes import Traffic
+from dreambooth_operator.analysis import Fault
 from dreambooth_operator.traffic import NOTHING as NO_TRAFFIC
 from dreambooth_operator.traffic import UNKNOWN, Demand
 
@@ -146,6 +147,8 @@ class Decision:
     # Names of Jobs, and whether they are to be suspended.
     suspend: tuple[tuple[str, bool], ...] = ()
     delete: tuple[ChildRef, ...] = ()
+    # What the status rolls a canary back for.
+    fault: Fault | None = None
     # Seconds; None: only when something happens.
     again: float | None = None
 

@@ -1,7 +1,10 @@
 """Around every request: a bound on the body, and measurements of those for pictures."""
 
+import contextlib
 import logging
 import time
+from abc import ABC, abstractmethod
+from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -53,17 +56,17 @@ def _replayed(messages: list[Message], receive: Receive) -> Receive:
     return replayed
 
 
-class Measured:
-    """Counts and times requests for pictures, under the model that the handler names in the request's state."""
+class Noted(ABC):
+    """Has each request for pictures noted once its answer is sent; others it hands on."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self._app, self._metrics = app, metrics
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or not scope["path"].endswith(GENERATIONS):
             await self._app(scope, receive, send)
             return
-        state = scope.setdefault("state", {})
+        state: dict[str, Any] = scope.setdefault("state", {})
         status = 500
         started = time.monotonic()
 
@@ -74,10 +77,32 @@ class Measured:
             await send(message)
 
         try:
-            with self._metrics.in_flight.track_inprogress():
+            with self.during():
                 await self._app(scope, receive, noting)
         finally:
-            model, seconds = state.get("model", UNKNOWN), time.monotonic() - started
-            self._metrics.requests.labels(model, str(status)).inc()
-            self._metrics.request_seconds.labels(model).observe(seconds)
-            log.info("model=%s status=%d seconds=%.3f", model, status, seconds)
+            self.note(state, status, time.monotonic() - started)
+
+    def during(self) -> contextlib.AbstractContextManager[Any]:
+        """What lasts as long as a request."""
+        return contextlib.nullcontext()
+
+    @abstractmethod
+    def note(self, state: dict[str, Any], status: int, seconds: float) -> None:
+        """A request is over. `state`: what its handler noted in it; `status` is 500 where no answer was begun."""
+
+
+class Measured(Noted):
+    """Counts and times requests for pictures, under the model that the handler names in the request's state."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        super().__init__(app)
+        self._metrics = metrics
+
+    def during(self) -> contextlib.AbstractContextManager[Any]:
+        return self._metrics.in_flight.track_inprogress()
+
+    def note(self, state: dict[str, Any], status: int, seconds: float) -> None:
+        model = state.get("model", UNKNOWN)
+        self._metrics.requests.labels(model, str(status)).inc()
+        self._metrics.request_seconds.labels(model).observe(seconds)
+        log.info("model=%s status=%d seconds=%.3f", model, status, seconds)

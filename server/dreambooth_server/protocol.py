@@ -138,7 +138,9 @@ class ModelEntry(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str
-    dreambooth: SubjectCard
+    dreambooth: SubjectCard | None = Field(
+        description="null from a gateway that has not seen the model awake: a list wakes nobody."
+    )
 
 
 class ModelList(BaseModel):

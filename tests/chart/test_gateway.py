@@ -113,4 +113,18 @@ def test_its_account_has_no_rights(render):
 
 def test_prometheus_keeps_the_namespace_that_a_gateway_states(render):
     monitor = _one(render(*VARIANTS["monitoring"]), "ServiceMonitor", GATEWAY)["spec"]
-    assert monitor["endpoints"] == [{"port": "http", "interval": "30s", "honorLabels": True}]
+    assert monitor["endpoints"] == [{"port": "metrics", "interval": "30s", "honorLabels": True}]
+
+
+def test_its_metrics_are_on_a_port_that_the_clients_service_does_not_lead_to(render):
+    manifests = render(*VARIANTS["monitoring"])
+    (container,) = _pod(manifests, GATEWAY)["containers"]
+    assert f"--metrics-port={names.GATEWAY_METRICS_PORT}" in container["args"]
+    assert {"name": "metrics", "containerPort": names.GATEWAY_METRICS_PORT} in container["ports"]
+    clients, replicas = (_one(manifests, "Service", name) for name in (GATEWAY, f"{GATEWAY}-replicas"))
+    assert [port["targetPort"] for port in clients["spec"]["ports"]] == ["http"]
+    assert [(p["name"], p["port"]) for p in replicas["spec"]["ports"]] == [("metrics", names.GATEWAY_METRICS_PORT)]
+    wanted = _one(manifests, "ServiceMonitor", GATEWAY)["spec"]["selector"]["matchLabels"].items()
+    services = [m["metadata"] for m in manifests if m["kind"] == "Service"]
+    found = [service["name"] for service in services if wanted <= service["labels"].items()]
+    assert found == [f"{GATEWAY}-replicas"]

@@ -78,7 +78,9 @@ def test_a_gateway_takes_requests_from_everybody_and_connects_to_its_own_alone(r
         return _policies(render(*ON, *flags))["dreambooth-system", "dreambooth-gateway"]["egress"]
 
     policy = _policies(render(*ON))["dreambooth-system", "dreambooth-gateway"]
-    assert policy["ingress"] == [{"ports": [{"port": 8080}]}]
+    clients, metrics = policy["ingress"]
+    assert clients == {"ports": [{"port": 8080}]}
+    assert ([p["port"] for p in metrics["ports"]], _components(metrics["from"])) == ([9403], {"prometheus"})
     dns, operator, replicas = egress()
     assert {p["port"] for p in dns["ports"]} == {53}
     assert ([p["port"] for p in operator["ports"]], _components(operator["to"])) == ([9402], {"operator"})
@@ -92,3 +94,4 @@ def test_an_administrator_opens_them_to_others(render):
     opened = '[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"ingress"}}}]'
     policies = _policies(render(*ON, "--set-json", f"networkPolicy.allowFrom={opened}"))
     assert len(policies["dreambooth-system", "dreambooth-mlflow"]["ingress"][0]["from"]) == 3
+    assert len(policies["dreambooth-system", "dreambooth-gateway"]["ingress"][1]["from"]) == 2

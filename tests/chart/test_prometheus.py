@@ -44,7 +44,7 @@ def test_everything_of_ours_is_scraped(render):
     assert jobs["dreambooth-pods"]["http_sd_configs"][0]["url"] == f"http://{operator}/targets"
     gateways = "dreambooth-gateway-replicas.dreambooth-system.svc"
     (found,) = jobs["dreambooth-gateway"]["dns_sd_configs"]
-    assert (found["names"], found["port"], found["refresh_interval"]) == ([gateways], 8080, "5s")
+    assert (found["names"], found["port"], found["refresh_interval"]) == ([gateways], 9403, "5s")
     assert config["global"]["scrape_interval"] == "5s"
 
 
@@ -93,6 +93,10 @@ ALERTS = {
           "dreambooth_training_steps": "9x90"}, "80m", False),
     ],
     "DreamBoothModelDegraded": [({"dreambooth_models{phase='Degraded'}": "1x30"}, "15m", True)],
+    "DreamBoothPoolDegraded": [
+        ({"dreambooth_pools{phase='Degraded'}": "1x30"}, "15m", True),
+        ({"dreambooth_pools{phase='Degraded'}": "1x5 0x30", "dreambooth_pools{phase='Idle'}": "1x30"}, "15m", False),
+    ],
     "DreamBoothEndpointErrors": [
         ({"dreambooth_requests_total{model='a',code='200'}": "0+90x30",
           "dreambooth_requests_total{model='a',code='503'}": "0+10x30"}, "20m", True),
@@ -149,6 +153,10 @@ ALERTS = {
         ({"dreambooth_requests_total{component='canary',model='a',code='200'}": "0+90x30",
           "dreambooth_requests_total{component='canary',model='a',code='500'}": "0+10x30"}, "20m", True),
         ({"dreambooth_requests_total{component='server',model='a',code='500'}": "0+10x30"}, "20m", False),
+    ],
+    "DreamBoothCanaryRolledBack": [
+        ({"dreambooth_canaries_rolled_back_total{reason='errors'}": "0x9 1x20"}, "12m", True),
+        ({"dreambooth_canaries_rolled_back_total{reason='errors'}": "3x40"}, "12m", False),
     ],
 }  # fmt: skip
 

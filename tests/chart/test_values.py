@@ -89,7 +89,7 @@ def test_the_release_dreambooth_has_the_names_that_others_rely_on(render):
         "dreambooth-operator": {9401, 8080},
         "dreambooth-operator-replicas": {9401, 9402},
         "dreambooth-gateway": {80},
-        "dreambooth-gateway-replicas": {8080},
+        "dreambooth-gateway-replicas": {9403},
         "dreambooth-minio": {9000, 9001},
         "dreambooth-mlflow": {5000},
         "dreambooth-prometheus": {9090},

@@ -4,7 +4,7 @@ import pytest
 
 from dreambooth_api.routes import BOUNDS, Traffic
 from dreambooth_api.serving import Analysis
-from dreambooth_operator.analysis import FEW, failure, quantile
+from dreambooth_operator.analysis import FEW, Fault, failure, quantile
 
 
 def durations(**by_index):
@@ -28,20 +28,20 @@ def test_what_is_beyond_the_last_bound_counts_as_it():
 @pytest.mark.parametrize(
     ("requests", "errors", "bucket", "over", "bad"),
     [
-        (0, 0, 0, True, False),
-        (100, 1, 3, False, False),
-        (100, 2, 3, False, True),
-        (100, 0, 7, False, True),
-        (FEW - 1, FEW - 1, 3, False, False),
-        (FEW - 1, FEW - 1, 3, True, True),
-        (1, 0, 7, True, True),
+        (0, 0, 0, True, None),
+        (100, 1, 3, False, None),
+        (100, 2, 3, False, Fault.ERRORS),
+        (100, 0, 7, False, Fault.DURATION),
+        (FEW - 1, FEW - 1, 3, False, None),
+        (FEW - 1, FEW - 1, 3, True, Fault.ERRORS),
+        (1, 0, 7, True, Fault.DURATION),
     ],
 )
 def test_good_or_bad(requests, errors, bucket, over, bad):
     seen = Traffic(requests=requests, errors=errors, durations=durations(**{f"_{bucket}": requests}))
     found = failure(seen, Analysis(max_error_rate=0.01, max_p95_seconds=1.5), over)
-    assert (found is not None) == bad
-    assert not bad or str(requests) in found
+    assert (found and found.fault) == bad
+    assert found is None or str(requests) in found.text
 
 
 def test_without_a_limit_no_duration_is_too_long():

@@ -64,15 +64,16 @@ def test_each_moment_has_replicas_for_all_requests(life):
 
 
 @pytest.mark.parametrize(
-    ("traffic", "words"),
+    ("traffic", "words", "fault"),
     [
-        (seen(100, errors=7), "7 of 100 requests failed (7.0 %)"),
-        (seen(100, seconds=8), "p95 of 100 requests is"),
+        (seen(100, errors=7), "7 of 100 requests failed (7.0 %)", "errors"),
+        (seen(100, seconds=8), "p95 of 100 requests is", "duration"),
     ],
 )
-def test_a_bad_one_is_rolled_back_at_once_and_not_tried_again(life, traffic, words):
+def test_a_bad_one_is_rolled_back_at_once_and_not_tried_again(life, traffic, words, fault):
     life.run()
     decision = life.step(5, seen=traffic)
+    assert (decision.fault, life.step().fault) == (fault, None), "it is counted once"
     assert [(ref.kind, ref.name) for ref in decision.delete] == [("Deployment", "robot-canary")]
     assert life.weights == {A: 100}
     assert life.condition("Progressing") == ("False", "AnalysisFailed")

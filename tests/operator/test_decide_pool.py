@@ -3,10 +3,13 @@
 import pytest
 
 from dreambooth_api import names
+from dreambooth_api.pool import ServingPoolStatus
 from dreambooth_api.reasons import Reason
+from dreambooth_operator import pool_status
+from dreambooth_operator import status as statuses
 from dreambooth_operator.decide_pool import decide_pool
 from dreambooth_operator.views import NOTHING, ChildRef, Problem
-from tests.operator.serving_life import Serving
+from tests.operator.serving_life import IDLE, Serving
 
 
 @pytest.fixture
@@ -61,6 +64,24 @@ def test_why_it_is_not_ready(life):
     pod["status"] |= {"conditions": [], "containerStatuses": [{"state": waiting}]}
     life.step(pods=(pod,))
     assert life.condition("Ready") == ("False", "ImagePullFailed")
+
+
+def test_its_phase_is_what_its_conditions_say(life):
+    def phase():
+        return pool_status.phase(statuses.read(ServingPoolStatus, life.view.body))
+
+    assert phase() == "Pending"
+    life.step()
+    assert phase() == "Progressing"
+    life.run()
+    assert phase() == "Ready"
+    life.set(template={"hostNetwork": True})
+    life.run()
+    assert phase() == "Degraded"
+    life.set(template={}, minReplicas=0, idleSeconds=1)
+    life.run()
+    life.run(2, demand=IDLE)
+    assert phase() == "Idle"
 
 
 def test_what_it_cannot_be(make, settings, gatewayed):

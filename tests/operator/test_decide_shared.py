@@ -5,6 +5,8 @@ import pytest
 from dreambooth_api import names
 from dreambooth_api.adapters import AdapterPhase, AdapterState
 from dreambooth_api.reasons import Reason
+from dreambooth_api.routes import BOUNDS, Traffic
+from dreambooth_operator import observe
 from dreambooth_operator.decide_model import decide_model, unverified
 from dreambooth_operator.views import Problem
 from tests.operator.serving_life import A, B, Serving, artifact
@@ -56,6 +58,14 @@ def test_what_the_replica_found_is_told(life, reason):
     assert "rank 128" in life.status["conditions"][0]["message"]
 
 
+def test_until_the_store_is_back_its_pool_must_not_sleep(life):
+    """Nobody asks for a model without a target: only its pool can find out that it is good."""
+    life.run(adapter=said(A, AdapterPhase.FAILED, Reason.STORE_UNAVAILABLE, "no answer"))
+    assert life.status["phase"] in observe.UNVERIFIED
+    life.run(adapter=said(A, AdapterPhase.FAILED, Reason.ARTIFACT_INVALID, "digest differs"))
+    assert life.status["phase"] not in observe.UNVERIFIED
+
+
 def test_a_bad_new_artifact_leaves_the_old_one_drawn(life):
     life.run(adapter=said(A))
     life.set(artifact=artifact(B))
@@ -88,6 +98,16 @@ def test_a_canary_on_a_pool_is_weights_alone(life):
     life.run(61)
     assert life.weights == {B: 100}
     assert not life.view.children
+
+
+def test_a_canary_on_a_pool_that_is_rolled_back_says_for_what(life):
+    life.set(rollout={"strategy": "Canary", "steps": [10], "stepSeconds": 60})
+    life.run(adapter=said(A))
+    life.set(artifact=artifact(B))
+    life.run(adapter=said(B))
+    bad = Traffic(requests=20, errors=20, durations=[20] + [0] * len(BOUNDS))
+    assert life.step(5, seen=bad).fault == "errors"
+    assert life.weights == {A: 100}
 
 
 def test_from_pods_of_its_own_to_a_pool_and_back(make, gatewayed):

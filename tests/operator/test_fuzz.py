@@ -50,7 +50,7 @@ def decide(body):
         return decide_job(observe_job(caches, Memory(), body, NOW), SETTINGS)
     if body["kind"] == names.POOL_KIND:
         return decide_pool(observe_pool(caches, Memory(), body, NOW), SETTINGS)
-    Table(caches, lambda namespace, secret: {}, lambda: 0).current()
+    Table(caches, lambda namespace, secret: {}, lambda: 0, lambda: 1).current()
     return decide_model(observe_model(caches, Memory(), body, NOW), SETTINGS)
 
 

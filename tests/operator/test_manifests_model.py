@@ -6,7 +6,7 @@ import pytest
 
 from dreambooth_api import names
 from dreambooth_api.parse import parse_model
-from dreambooth_operator import manifests_model
+from dreambooth_operator import manifests_model, manifests_serving
 
 
 def built(make, settings, serving=None, **metadata):
@@ -14,7 +14,8 @@ def built(make, settings, serving=None, **metadata):
     body["spec"]["serving"] = serving or {}
     spec = parse_model(body).spec
     deployment = manifests_model.deployment(body, spec, spec.artifact, settings)
-    return deployment, manifests_model.service(body), manifests_model.autoscaler(body, spec, settings)
+    autoscaler, *_ = manifests_serving.scalers(manifests_serving.MODEL, body, spec.serving, settings)
+    return deployment, manifests_model.service(body), autoscaler
 
 
 def test_the_deployment_is_as_committed(make, settings, check_golden):
@@ -76,7 +77,8 @@ def test_a_canary_is_found_by_no_service_and_scaled_by_no_autoscaler(make, setti
 
 
 def test_a_drain_takes_one_pod_at_a_time(make, settings):
-    budget = manifests_model.budget(make.model())
+    body = make.model()
+    _, budget = manifests_serving.scalers(manifests_serving.MODEL, body, parse_model(body).spec.serving, settings)
     labels = built(make, settings)[0]["spec"]["template"]["metadata"]["labels"]
     assert budget["spec"]["selector"]["matchLabels"].items() <= labels.items()
     assert budget["spec"]["maxUnavailable"] == 1

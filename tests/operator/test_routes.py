@@ -27,8 +27,13 @@ class World:
 
     def __init__(self, make):
         self.make, self.caches, self.keys, self.version = make, Caches(), {}, 0
-        self.table = Table(self.caches, lambda ns, secret: self.keys.get((ns, secret), {}), lambda: self.version)
-        self.count = 0
+        self.gateways = self.count = 0
+        self.table = Table(
+            self.caches,
+            lambda ns, secret: self.keys.get((ns, secret), {}),
+            lambda: self.version,
+            lambda: self.gateways,
+        )
 
     def put(self, body, kind=None):
         self.count += 1
@@ -118,6 +123,17 @@ def test_what_does_not_change_a_route_does_not_change_the_revision(world):
     revision_after, body = world.table.current()
     assert revision_after != revision_before
     assert json.loads(body)["revision"] == revision_after
+
+
+def test_every_gateway_is_told_when_another_one_comes(world):
+    world.model(revision(A, 100))
+    assert world.routes.gateways == 1, "who asks is one"
+    before, _ = world.table.current()
+    world.gateways = 1
+    assert world.table.current()[0] == before
+    world.gateways = 2
+    assert world.table.current()[0] != before
+    assert (world.routes.gateways, len(world.routes.routes)) == (2, 1)
 
 
 def test_what_is_gone_has_no_route(world):

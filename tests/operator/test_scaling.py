@@ -7,6 +7,7 @@ from dreambooth_operator import scaling
 from dreambooth_operator.decide_model import decide_model
 from dreambooth_operator.decide_pool import decide_pool
 from dreambooth_operator.traffic import Demand
+from dreambooth_operator.views import ChildRef
 from tests.operator.serving_life import IDLE, A, B, Serving, artifact
 
 ZERO = Scaling(min_replicas=0, idle_seconds=60)
@@ -53,6 +54,7 @@ def test_a_model_sleeps_and_is_woken(sleeper):
     sleeper.run(61)
     assert sleeper.replicas("robot-endpoint") == 0
     assert (sleeper.status["phase"], sleeper.condition("Ready")) == ("Idle", ("True", "ScaledToZero"))
+    assert sleeper.condition("Progressing") == ("False", "Available"), "nothing is being rolled out"
     assert sleeper.weights == {A: 100}, "the gateway holds its requests"
     decision = sleeper.step(1, demand=WAITED_FOR)
     assert decision.scale == (("robot-endpoint", 1),)
@@ -83,6 +85,85 @@ def test_a_new_artifact_wakes_it_to_be_tried(sleeper):
     assert sleeper.replicas("robot-endpoint") == 0
 
 
+NOT_ALLOWED = {"minReplicas": 0, "idleSeconds": 60, "template": {"hostNetwork": True}}
+MENDED = {"minReplicas": 0, "idleSeconds": 60}
+FOREIGN = frozenset({ChildRef("Service", "robot-endpoint")})
+
+
+@pytest.fixture(params=["InvalidSpec", "NameConflict", "ArtifactNotFound"])
+def held(request, sleeper):
+    """A model that sleeps, then cannot be rolled out; how it is mended."""
+    sleeper.run(61)
+    good = sleeper.view.body["spec"]
+    if request.param == "InvalidSpec":
+        sleeper.set(serving=NOT_ALLOWED)
+    elif request.param == "ArtifactNotFound":
+        sleeper.set(artifact=None, jobRef={"name": "gone"})
+    sleeper.run(1, foreign=FOREIGN if request.param == "NameConflict" else frozenset())
+    assert sleeper.condition("Progressing") == ("False", request.param)
+
+    def mend():
+        sleeper.set(**{"jobRef": None, **good})
+        return {"foreign": frozenset()}
+
+    return sleeper, mend
+
+
+def test_a_sleeper_that_cannot_be_rolled_out_is_woken_by_the_next_request(held):
+    sleeper, mend = held
+    assert (sleeper.status["phase"], sleeper.condition("Ready")) == ("Degraded", ("True", "ScaledToZero"))
+    assert sleeper.step(1, demand=WAITED_FOR).scale == (("robot-endpoint", 1),)
+    sleeper.step(1)
+    assert sleeper.condition("Ready") == ("True", "ScaledToZero"), "the gateway holds the request meanwhile"
+    sleeper.run()
+    assert (sleeper.status["phase"], sleeper.condition("Ready")) == ("Degraded", ("True", "Available"))
+    assert sleeper.serves("robot-endpoint") == A
+    sleeper.run(**mend())
+    assert (sleeper.status["phase"], sleeper.condition("Ready")) == ("Ready", ("True", "Available"))
+    sleeper.run(61, demand=IDLE)
+    assert sleeper.replicas("robot-endpoint") == 0
+
+
+def test_mended_in_its_sleep_it_sleeps_on_and_is_woken_as_ever(held):
+    sleeper, mend = held
+    sleeper.run(1, **mend())
+    assert (sleeper.status["phase"], sleeper.condition("Ready")) == ("Idle", ("True", "ScaledToZero"))
+    assert sleeper.replicas("robot-endpoint") == 0
+    sleeper.run(1, demand=WAITED_FOR)
+    assert (sleeper.status["phase"], sleeper.condition("Ready")) == ("Ready", ("True", "Available"))
+
+
+def test_mended_while_it_wakes_it_is_never_unready(held):
+    sleeper, mend = held
+    sleeper.step(1, demand=WAITED_FOR)
+    sleeper.step(1, **mend())
+    assert (sleeper.status["phase"], sleeper.condition("Ready")) == ("Idle", ("True", "ScaledToZero"))
+    sleeper.run()
+    assert (sleeper.status["phase"], sleeper.condition("Ready")) == ("Ready", ("True", "Available"))
+
+
+def test_a_sleeper_whose_replica_does_not_wake_says_so_though_it_is_held(sleeper):
+    sleeper.run(61)
+    sleeper.set(serving=NOT_ALLOWED)
+    sleeper.works = False
+    sleeper.step(1, demand=WAITED_FOR)
+    metadata = sleeper.deployment("robot-endpoint")["spec"]["template"]["metadata"]
+    pod = sleeper._pod("robot-endpoint-0", metadata, 0)
+    pod["status"] |= {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]}
+    sleeper.step(pods=(pod,))
+    assert (sleeper.status["phase"], sleeper.condition("Ready")) == ("Pending", ("False", "InvalidSpec"))
+
+
+def test_pods_of_its_own_are_woken_until_a_pool_draws_it(sleeper):
+    """From `Dedicated` to a pool that is not there."""
+    sleeper.run(61)
+    sleeper.set(serving={"mode": "Shared", "pool": "none"})
+    sleeper.run(1, demand=WAITED_FOR)
+    assert sleeper.condition("Progressing") == ("False", "PoolNotFound")
+    assert sleeper.condition("Ready") == ("True", "Available")
+    assert sleeper.replicas("robot-endpoint") == 1
+
+
 def test_without_a_word_of_any_gateway_nothing_is_put_to_sleep(sleeper):
     sleeper.run(1e6, demand=Demand())
     assert sleeper.replicas("robot-endpoint") == 1
@@ -110,3 +191,22 @@ def test_a_pool_sleeps_unless_somebody_asks_or_a_subject_is_to_be_verified(make,
     assert life.replicas("default-pool") == 0
     life.run(unverified=1)
     assert life.replicas("default-pool") == 1
+
+
+def test_a_pool_asleep_whose_new_spec_cannot_be_is_woken_with_the_old_one(make, gatewayed):
+    life = Serving(decide_pool, make.pool_view(make.pool({"minReplicas": 0, "idleSeconds": 60})), gatewayed)
+    life.run(demand=IDLE)
+    life.run(61)
+    life.set(template={"hostNetwork": True})
+    life.run(1)
+    assert life.condition("Ready") == ("True", "InvalidSpec")
+    assert life.step(1, demand=WAITED_FOR).scale == (("default-pool", 1),)
+    life.step(1)
+    assert life.condition("Ready") == ("True", "InvalidSpec")
+    life.run()
+    assert (life.condition("Ready"), life.replicas("default-pool")) == (("True", "InvalidSpec"), 1)
+    life.set(template={})
+    life.run()
+    assert life.condition("Ready") == ("True", "Available")
+    life.run(61, demand=IDLE)
+    assert life.replicas("default-pool") == 0

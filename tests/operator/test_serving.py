@@ -10,6 +10,7 @@ import hashlib
 import json
 
 import pytest
+from prometheus_client import REGISTRY
 
 from dreambooth_api import names
 from dreambooth_api.routes import Load
@@ -37,7 +38,7 @@ class Stage:
             world.operating(self.server.url, self.namespace, gateway_url="http://gateway") as operator,
             self.gateway.reporting_to(self.api, operator, self.token),
         ):
-            yield
+            yield operator
 
     async def make(self, kind, name, **spec):
         plural = {names.MODEL_KIND: "personalizedmodels", names.POOL_KIND: "servingpools"}[kind]
@@ -83,6 +84,10 @@ async def stage(server, monkeypatch, tmp_path, namespace):
             yield found
 
 
+def rolled_back(reason):
+    return REGISTRY.get_sample_value("dreambooth_canaries_rolled_back_total", {"reason": reason})
+
+
 async def at_rest(server, seconds=4.0):
     """What the operator asks of the API server while nothing happens, but for watches."""
     await asyncio.sleep(3)
@@ -121,7 +126,9 @@ async def test_subjects_of_a_pool(server, monkeypatch, tmp_path):
         asked = it.library.asked.count(B)
         it.gateway.serve("pooled/robot", B, requests=20, errors=5)
         async with it.operating():
+            before = rolled_back("errors")
             await it.comes_to("robot", "False AnalysisFailed", "Progressing")
+            assert rolled_back("errors") == before + 1
             await until(lambda: it.gateway.weights("robot") == {A: 100})
             it.gateway.serve("pooled/robot", B, requests=40, errors=5)
             await it.patch("robot", rollout={"stepSeconds": 2})
@@ -155,6 +162,19 @@ async def test_a_model_of_its_own_sleeps_wakes_and_is_rolled_out(server, monkeyp
         await until(canary_gone)
         it.gateway.loads = {"sleeping/robot": NOBODY}
         await it.comes_to("robot", "True ScaledToZero")
+
+
+async def test_every_gateway_is_told_how_many_there_are(server, monkeypatch, tmp_path):
+    async with stage(server, monkeypatch, tmp_path, "several") as it, it.operating() as operator:
+        other = Gateway("other")
+        async with other.reporting_to(it.api, operator, it.token):
+            await until(lambda: it.gateway.routes.gateways == other.routes.gateways == 2)
+            other.draining = True
+            await until(lambda: it.gateway.routes.gateways == 1)
+            other.draining = False
+            await until(lambda: it.gateway.routes.gateways == 2)
+        # It was killed: it says nothing more.
+        await until(lambda: it.gateway.routes.gateways == 1)
 
 
 async def test_only_keys_open_a_model_and_without_their_secret_nothing_does(server, monkeypatch, tmp_path):

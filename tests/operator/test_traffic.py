@@ -12,10 +12,10 @@ def counted(requests, errors=0):
     return Traffic(requests=requests, errors=errors, durations=[requests] + [0] * len(BOUNDS))
 
 
-def report(gateway="one", load=None, requests=None, errors=0):
+def report(gateway="one", load=None, requests=None, errors=0, draining=False):
     loads = {SUBJECT: load} if load else {}
     traffic = {SUBJECT: {DIGEST: counted(requests, errors)}} if requests is not None else {}
-    return GatewayReport(gateway=gateway, loads=loads, traffic=traffic)
+    return GatewayReport(gateway=gateway, loads=loads, traffic=traffic, draining=draining)
 
 
 def load(in_flight=0, waiting=0, idle=0.0):
@@ -67,6 +67,18 @@ def test_what_a_silent_gateway_had_waits_for_nobody():
     gateways.take(report(load=load(waiting=1)), 0)
     gateways.take(report("two", load=load(idle=100)), REPORT_SECONDS + 1)
     assert gateways.demand([SUBJECT], REPORT_SECONDS + 1).waiting == 0
+
+
+def test_gateways_that_take_requests_are_counted():
+    """One that says that it ends counts no more, one that falls silent in a moment; what both have still does."""
+    gateways = Gateways(0)
+    gateways.take(report("one", load=load(1)), 0)
+    assert gateways.count(0) == 1
+    gateways.take(report("two", load=load(1)), 1)
+    assert gateways.count(1) == 2
+    gateways.take(report("two", load=load(1), draining=True), 2)
+    assert (gateways.count(2), gateways.demand([SUBJECT], 2).in_flight) == (1, 2)
+    assert gateways.count(REPORT_SECONDS + 1) == 0
 
 
 def test_a_gateway_that_comes_and_goes_leaves_nothing():

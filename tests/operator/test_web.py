@@ -41,13 +41,14 @@ def test_what_does_not_run_is_not_scraped(make):
 
 async def test_metrics_and_targets(make):
     registry = CollectorRegistry()
-    registry.register(Census(lambda: {"Training": 1, "": 1, "Dancing": 1}, dict))
+    registry.register(Census(lambda: {"Training": 1, "": 1, "Dancing": 1}, dict, lambda: {"Idle": 2}))
     app = web.metrics_app(registry, lambda: [labelled(make, "server")])
     async with TestClient(TestServer(app)) as client:
         text = await (await client.get("/metrics")).text()
         assert 'dreambooth_jobs{phase="Training"} 1.0' in text
         assert 'dreambooth_jobs{phase="Pending"} 2.0' in text
         assert 'dreambooth_models{phase="Ready"} 0.0' in text
+        assert 'dreambooth_pools{phase="Idle"} 2.0' in text
         assert (await (await client.get("/targets")).json())[0]["targets"] == ["10.0.0.1:8080"]
 
 

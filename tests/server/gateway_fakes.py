@@ -197,12 +197,13 @@ class FakeOperator:
         if self._runner:
             await self._runner.cleanup()
 
-    def tell(self, routes: list[Route], backends: dict[str, list[FakeReplica]]) -> None:
+    def tell(self, routes: list[Route], backends: dict[str, list[FakeReplica]], gateways: int = 1) -> None:
         """Have every gateway know this."""
         self.routes = Routes(
             revision=str(int(self.routes.revision) + 1),
             backends={key: [replica.listing() for replica in replicas] for key, replicas in backends.items()},
             routes=routes,
+            gateways=gateways,
         )
         self._changed.set()
         self._changed = asyncio.Event()

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import aiohttp
 import uvicorn
 from gateway_fakes import TOKEN, FakeOperator, FakeReplica
+from prometheus_client import generate_latest
 
 from dreambooth_api.routes import Route
 from dreambooth_server.gateway.app import create_app
@@ -40,12 +41,16 @@ class Stage:
         self.replicas.append(await FakeReplica(pod).start())
         return self.replicas[-1]
 
-    async def tell(self, routes: list[Route], backends: dict[str, list[FakeReplica]]) -> None:
+    async def tell(self, routes: list[Route], backends: dict[str, list[FakeReplica]], gateways: int = 1) -> None:
         """Have the gateway know this, and wait until it does."""
-        self.operator.tell(routes, backends)
+        self.operator.tell(routes, backends, gateways)
         async with asyncio.timeout(10):
             while self.gateway.table.revision != self.operator.routes.revision:
                 await asyncio.sleep(0.01)
+
+    def metrics(self) -> str:
+        """What Prometheus would be told."""
+        return generate_latest(self.gateway.metrics.registry).decode()
 
     async def told(self, name: str = "demo/rex") -> dict[str, Any]:
         """What the gateway reports of a subject from now on."""
@@ -97,15 +102,16 @@ class GatewayProcess:
     """A gateway's process."""
 
     def __init__(self, operator: FakeOperator, folder: Path) -> None:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            port = found.getsockname()[1]
-        self.url = f"http://127.0.0.1:{port}"
+        with socket.socket() as one, socket.socket() as other:
+            for found in (one, other):
+                found.bind(("127.0.0.1", 0))
+            port, metrics = (found.getsockname()[1] for found in (one, other))
+        self.url, self.metrics_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics}/metrics"
         token = folder / "token"
         token.write_text(TOKEN)
         self._command = [sys.executable, "-m", "dreambooth_server.gateway", "--operator", operator.url]
         self._command += ["--token-file", str(token), "--host", "127.0.0.1", "--port", str(port)]
-        self._command += ["--drain-seconds", "0.5"]
+        self._command += ["--metrics-port", str(metrics), "--drain-seconds", "0.5"]
 
     async def start(self) -> None:
         """Until it is ready."""

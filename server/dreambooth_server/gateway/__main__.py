@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from dreambooth_api.names import GATEWAY_PORT
+from dreambooth_api.names import GATEWAY_METRICS_PORT, GATEWAY_PORT
 from dreambooth_server.gateway.process import run
 from dreambooth_server.gateway.settings import Settings
 
@@ -16,6 +16,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--token-file", required=True, type=Path, metavar="PATH", help="the operator's bearer token")
     parser.add_argument("--host", default="0.0.0.0")
     parser.add_argument("--port", type=int, default=GATEWAY_PORT)
+    parser.add_argument("--metrics-port", type=int, default=GATEWAY_METRICS_PORT, help="of /metrics, for Prometheus")
     parser.add_argument("--queue", type=int, default=256, help="requests of one subject that may wait")
     parser.add_argument("--hold-seconds", type=float, default=120, help="how long a request may wait for a replica")
     parser.add_argument("--answer-seconds", type=float, default=600, help="how long a replica may take for an answer")

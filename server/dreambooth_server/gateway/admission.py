@@ -17,30 +17,33 @@ _MINUTE = 60.0
 class _Bucket:
     tokens: float
     filled: float
+    full: float
+    """When it will be full."""
 
 
 class Rates:
-    """A token bucket for each key: full it lets a minute's requests through at once, and it fills within a minute."""
+    """A token bucket for each key: full it lets a minute's requests through at once, one at least, and it fills at the
+    key's rate."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._buckets: dict[tuple[str, str], _Bucket] = {}
 
-    def take(self, namespace: str, key: str, per_minute: int) -> float:
+    def take(self, namespace: str, key: str, per_minute: float) -> float:
         """0 when the key's next request may pass; else how many seconds too early it is."""
-        now = self._clock()
-        bucket = self._buckets.setdefault((namespace, key), _Bucket(per_minute, now))
-        bucket.tokens = min(per_minute, bucket.tokens + (now - bucket.filled) * per_minute / _MINUTE)
+        now, room = self._clock(), max(1.0, per_minute)
+        bucket = self._buckets.setdefault((namespace, key), _Bucket(room, now, now))
+        bucket.tokens = min(room, bucket.tokens + (now - bucket.filled) * per_minute / _MINUTE)
         bucket.filled = now
-        if bucket.tokens >= 1:
-            bucket.tokens -= 1
-            return 0.0
-        return (1 - bucket.tokens) * _MINUTE / per_minute
+        passes = bucket.tokens >= 1
+        bucket.tokens -= passes
+        bucket.full = now + (room - bucket.tokens) * _MINUTE / per_minute
+        return 0.0 if passes else (1 - bucket.tokens) * _MINUTE / per_minute
 
     def forget_full(self) -> None:
-        """Drop the buckets that nobody took from for a minute: they are full."""
+        """Drop the buckets that are full: a new one would be, too."""
         now = self._clock()
-        self._buckets = {key: bucket for key, bucket in self._buckets.items() if now - bucket.filled < _MINUTE}
+        self._buckets = {key: bucket for key, bucket in self._buckets.items() if now < bucket.full}
 
 
 class Admission:
@@ -79,15 +82,19 @@ class Admission:
         raise _unauthorised("The API key is not known.", "invalid_api_key")
 
     def charge(self, route: Route, key: str | None) -> None:
-        """Count a request for pictures. Raises ApiError 429."""
+        """Count a request for pictures against this gateway's share of the key's rate. Raises ApiError 429."""
         access = route.access
         if key is None or access is None or access.requests_per_minute is None:
             return
-        early = self._rates.take(route.namespace, access.keys[key], access.requests_per_minute)
+        gateways = self._table.gateways
+        early = self._rates.take(route.namespace, access.keys[key], access.requests_per_minute / gateways)
         if early:
             message = f"The API key {key!r} has {access.requests_per_minute} requests a minute."
-            retry = {"Retry-After": str(int(early) + 1)}
-            raise ApiError(429, message, "rate_limit_exceeded", headers=retry)
+            headers = {"Retry-After": str(int(early) + 1)}
+            if gateways > 1:
+                # The client's next connection may lead to another gateway, whose share is not used up.
+                headers["Connection"] = "close"
+            raise ApiError(429, message, "rate_limit_exceeded", headers=headers)
 
     def opens(self, route: Route, authorization: str | None) -> bool:
         """Whether whoever sent this may know of the subject."""

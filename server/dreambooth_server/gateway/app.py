@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse, RedirectResponse
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from dreambooth_server import page
 from dreambooth_server.errors import ApiError, install_error_handlers
@@ -51,13 +50,6 @@ async def readyz(request: Request) -> JSONResponse:
     gateway: Gateway = request.app.state.gateway
     status = "draining" if gateway.draining else "ready" if gateway.ready else "waiting for the operator"
     return JSONResponse({"status": status}, 200 if gateway.ready else 503)
-
-
-@router.get("/metrics")
-async def metrics(request: Request) -> Response:
-    """For Prometheus."""
-    gateway: Gateway = request.app.state.gateway
-    return Response(generate_latest(gateway.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
 @router.get("/")

@@ -54,12 +54,19 @@ class Gateway:
             self.relay = Relay(session, self.dispatcher, self.tally, self.metrics, self.settings)
             self.check = ContentCheck(session, self.settings)
             self.operator = Operator(
-                session, self.settings, self.table, self.tally, self.dispatcher, self._routes_changed
+                session,
+                self.settings,
+                self.table,
+                self.tally,
+                self.dispatcher,
+                self._routes_changed,
+                lambda: self.draining,
             )
             polling = asyncio.create_task(self.operator.run())
             try:
                 yield
             finally:
+                self.drain()
                 polling.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await polling

@@ -85,7 +85,7 @@ async def _models(asked: Subject, request: Request) -> ModelList:
     gateway: Gateway = request.app.state.gateway
     route, _ = gateway.admission.admit(asked, request.headers.get("Authorization"))
     targets = sorted(gateway.table.targets(route, None), key=lambda target: -target.weight)
-    # Only the subject itself is worth waking: another revision is listed where a replica draws it.
+    # Another revision is listed where a replica draws it.
     awake = [target for target in targets[1:] if gateway.table.replicas(target.backend)]
     shown = (targets[0], *awake)
     cards = [await unless_gone(request, _cards(gateway, asked, route, target)) for target in shown]
@@ -99,14 +99,22 @@ def _revision(target: Target, card: Card) -> Card:
 
 
 async def _cards(gateway: Gateway, asked: Subject, route: Route, target: Target) -> tuple[Card, Card | None]:
-    """The entries of one artifact and of its base. Raises ApiError."""
+    """The entries of one artifact and of its base, as a replica has them; one that sleeps is not woken for them. Raises
+    ApiError."""
     key = (asked, target.digest)
     if key not in gateway.cards:
+        if not gateway.table.replicas(target.backend):
+            return _unseen(asked, route.name), _unseen(asked, BASE_MODEL)
         if route.mode is ServingMode.SHARED:
             await _have_adapter(gateway, asked, target)
         listed = json.loads((await _ask(gateway, asked, target, "GET", _MODELS, None)).body)["data"]
         gateway.cards[key] = _chosen(listed, route.name, target.digest)
     return gateway.cards[key]
+
+
+def _unseen(asked: Subject, name: str) -> Card:
+    """What can be said of a model without its replica."""
+    return {"id": name, "created": 0, "owned_by": asked[0], "dreambooth": None}
 
 
 def _chosen(listed: Sequence[Card], name: str, digest: str) -> tuple[Card, Card | None]:

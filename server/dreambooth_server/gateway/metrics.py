@@ -58,7 +58,11 @@ def make_metrics(table: Table, tally: Tally) -> Metrics:
 
 
 class _Now(Collector):
-    """Series of this moment: those of idle subjects are 0, so that an autoscaler sees that nobody asks."""
+    """Series of this moment: those of idle subjects are 0, so that an autoscaler sees that nobody asks.
+
+    Read by the thread that answers Prometheus: the table's dictionaries are replaced as a whole and never changed, and
+    a count is read at once.
+    """
 
     def __init__(self, table: Table, tally: Tally) -> None:
         self._table, self._tally = table, tally

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -12,37 +11,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from dreambooth_server.gateway.metrics import UNKNOWN, Metrics
 from dreambooth_server.gateway.table import Subject, Table
-from dreambooth_server.middleware import GENERATIONS
+from dreambooth_server.middleware import Noted
 
 audit = logging.getLogger("dreambooth.audit")
 
 
-class Audited:
+class Audited(Noted):
     """Logs and counts each request for pictures by what the handler noted in the request's state."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics, table: Table, log_prompts: bool) -> None:
-        self._app, self._metrics, self._table, self._log_prompts = app, metrics, table, log_prompts
+        super().__init__(app)
+        self._metrics, self._table, self._log_prompts = metrics, table, log_prompts
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].endswith(GENERATIONS):
-            await self._app(scope, receive, send)
-            return
-        state: dict[str, Any] = scope.setdefault("state", {})
-        status = 500
-        started = time.monotonic()
-
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noting)
-        finally:
-            self._note(state, status, time.monotonic() - started)
-
-    def _note(self, state: dict[str, Any], status: int, seconds: float) -> None:
+    def note(self, state: dict[str, Any], status: int, seconds: float) -> None:
         subject: Subject | None = state.get("subject")
         counted = subject if subject in self._table.routes and subject is not None else UNKNOWN
         self._metrics.requests.labels(*counted, str(status)).inc()

@@ -35,10 +35,12 @@ class Operator:
         tally: Tally,
         dispatcher: Dispatcher,
         changed: Callable[[], None],
+        draining: Callable[[], bool],
     ) -> None:
         """`changed` is called whenever the table is another."""
         self._session, self._settings = session, settings
         self._table, self._tally, self._dispatcher, self._changed = table, tally, dispatcher, changed
+        self._draining = draining
         self.leader: str | None = None
         """The URL of the replica that answered last."""
         self._complaint = ""
@@ -67,6 +69,7 @@ class Operator:
         report = GatewayReport(
             gateway=self._settings.identity,
             revision=self._table.revision,
+            draining=self._draining(),
             loads=self._tally.loads(self._table.routes),
             traffic=self._tally.traffic(),
         )

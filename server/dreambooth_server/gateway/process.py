@@ -3,6 +3,8 @@
 import logging
 import sys
 
+from prometheus_client import start_http_server
+
 from dreambooth_server.draining import DrainingServer, pod_config, serve_until_told
 from dreambooth_server.gateway.app import create_app
 from dreambooth_server.gateway.gateway import Gateway
@@ -10,12 +12,15 @@ from dreambooth_server.gateway.settings import Settings
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit status."""
+    """Serve until SIGTERM or SIGINT; returns the exit status. Raises OSError for a metrics port that is taken."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _log_requests()
     gateway = Gateway(settings)
     config = pod_config(create_app(gateway), settings.host, settings.port, settings.grace_seconds)
+    # Before anything is served: a port that is taken ends the process at once.
     listening = config.bind_socket()
+    # In a thread of its own, until the process ends: no request waits for a scrape.
+    start_http_server(settings.metrics_port, settings.host, gateway.metrics.registry)
     serve_until_told(DrainingServer(config, settings.drain_seconds, gateway.drain), listening)
     return 0
 

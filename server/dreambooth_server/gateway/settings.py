@@ -4,7 +4,7 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dreambooth_api.names import GATEWAY_PORT
+from dreambooth_api.names import GATEWAY_METRICS_PORT, GATEWAY_PORT
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,8 @@ class Settings:
     """The file whose content is the operator's bearer token; read anew for each report."""
     host: str = "0.0.0.0"
     port: int = GATEWAY_PORT
+    metrics_port: int = GATEWAY_METRICS_PORT
+    """Of `/metrics`, which names every subject and its load: no matter of clients."""
     queue: int = 256
     """Requests of one subject that may wait; one more is answered with 429."""
     hold_seconds: float = 120.0

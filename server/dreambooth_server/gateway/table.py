@@ -19,12 +19,15 @@ class Table:
     def __init__(self) -> None:
         self.known = False
         self.revision = ""
+        self.gateways = 1
+        """How many there are that take requests, this one among them."""
         self.routes: dict[Subject, Route] = {}
         self._backends: dict[str, list[Replica]] = {}
 
     def replace(self, routes: Routes) -> None:
         """Go by `routes` from now on."""
-        self.known, self.revision, self._backends = True, routes.revision, routes.backends
+        self.known, self.revision, self.gateways = True, routes.revision, routes.gateways
+        self._backends = routes.backends
         self.routes = {(route.namespace, route.name): route for route in routes.routes}
 
     def route(self, subject: Subject) -> Route:

@@ -38,7 +38,7 @@ async function parsed(answer) {
   throw new ApiError(stated.message ?? `The server answered with status ${answer.status}.`, answer.status, stated.param, retry);
 }
 
-/** The models that are served; the first is the default. */
+/** The models that are served; the first is the default. `dreambooth` is null of those that sleep and were not seen yet. */
 export async function models() {
   return (await parsed(await fetched("v1/models", { cache: "no-store" }))).data;
 }
@@ -51,7 +51,7 @@ export async function others() {
   return found.filter(({ url }) => new URL(url, document.baseURI).pathname !== new URL(".", document.baseURI).pathname);
 }
 
-/** Draw one picture: `{image, seed, prompt, warnings}`, `image` a data URL; `onStep(step, steps)` is told how far it is. */
+/** Draw one picture: `{image, seed, prompt, steps, guidance_scale, warnings}`, `image` a data URL; `onStep(step, steps)` is told how far it is. */
 export async function draw(request, signal, onStep) {
   const post = (body) => fetched("v1/images/generations", {
     method: "POST",
@@ -71,6 +71,8 @@ export async function draw(request, signal, onStep) {
     image: `data:image/png;base64,${picture.b64_json}`,
     seed: picture.seed,
     prompt: picture.revised_prompt,
+    steps: drawn.steps,
+    guidance_scale: drawn.guidance_scale,
     warnings: drawn.warnings,
   };
 }

@@ -16,6 +16,9 @@ const sleep = (seconds) => new Promise((resolve) => setTimeout(resolve, seconds 
 const closed = (error) => error.status === 401 || error.status === 403;
 const subject = () => state.served.find((entry) => entry.id === $("model").value) ?? state.served[0];
 
+// What suits a subject that sleeps, only its replica knows: what nobody has set is left to it.
+const stated = (id) => !state.served.length || subject().dreambooth !== null || touched.has(id);
+
 // ---- beginning ----
 
 async function begin() {
@@ -36,7 +39,18 @@ async function begin() {
   showOthers();
   $("draw").disabled = false;
   $("key-field").hidden = true;
-  setState("ready", "Ready");
+  showStanding();
+}
+
+function showStanding() {
+  setState("ready", subject().dreambooth ? "Ready" : "Asleep: the first picture wakes it");
+}
+
+/** Read anew what is served, now that a replica is awake that can tell. */
+async function learn() {
+  state.served = await models().catch(() => state.served);
+  chooseSubject();
+  showStanding();
 }
 
 /** Resolves when a key was entered; the next request carries it. */
@@ -75,6 +89,12 @@ function chooseSubject() {
   if (comparable.some((entry) => entry.id === compared)) $("compare").value = compared;
   $("heading").textContent = id;
   document.title = `${id} · DreamBooth`;
+  if (card) describe(name, card);
+  else describeSleeper(name);
+  showSettings();
+}
+
+function describe(name, card) {
   suggest("prompt", card.examples[0]);
   $("prompt-hint").textContent = `Call it “${name}”: the model knows it as “${card.identifier} ${card.class_name}”.`;
   suggest("steps", card.steps);
@@ -82,7 +102,11 @@ function chooseSubject() {
   $("examples").replaceChildren(...card.examples.map(exampleButton));
   const scores = Object.entries(card.scores).map(([name, value]) => ` · ${name} ${value.toFixed(3)}`).join("");
   $("origin").textContent = `${card.method} of ${card.base} · ${card.resolution}×${card.resolution} pixels${scores} · artifact ${card.digest.slice(0, 19)}`;
-  showSettings();
+}
+
+function describeSleeper(name) {
+  suggest("prompt", `a photo of ${name}`);
+  $("prompt-hint").textContent = `Call it “${name}”.`;
 }
 
 function suggest(id, value) {
@@ -103,14 +127,16 @@ function exampleButton(prompt) {
 // ---- the request ----
 
 function request(model, seed) {
-  const asked = { model, prompt: $("prompt").value, seed, steps: Number($("steps").value), guidance_scale: Number($("guidance").value) };
+  const asked = { model, prompt: $("prompt").value, seed };
+  if (stated("steps")) asked.steps = Number($("steps").value);
+  if (stated("guidance")) asked.guidance_scale = Number($("guidance").value);
   if ($("negative").value.trim()) asked.negative_prompt = $("negative").value;
   return asked;
 }
 
 function showSettings() {
-  $("steps-value").textContent = $("steps").value;
-  $("guidance-value").textContent = Number($("guidance").value).toFixed(1);
+  $("steps-value").textContent = stated("steps") ? $("steps").value : "auto";
+  $("guidance-value").textContent = stated("guidance") ? Number($("guidance").value).toFixed(1) : "auto";
   if (!state.served.length) return;
   const seed = $("seed").value === "" ? state.shown?.results[0].seed ?? 0 : Number($("seed").value);
   $("curl").textContent = asCurl(request(subject().id, seed));
@@ -136,8 +162,10 @@ async function start() {
   try {
     const results = await Promise.all(requests.map((asked, i) => draw(asked, aborter.signal, (...told) => (state.steps[i] = told))));
     const seconds = (performance.now() - began) / 1000;
-    state.secondsPerStep = seconds / (requests[0].steps * requests.length);
-    remember({ requests, results, seconds });
+    const [{ steps, guidance_scale }] = results;
+    state.secondsPerStep = seconds / (steps * requests.length);
+    remember({ requests: requests.map((asked) => ({ steps, guidance_scale, ...asked })), results, seconds });
+    if (!subject().dreambooth) await learn();
   } catch (error) {
     aborter.abort();
     showError(error);
@@ -172,7 +200,7 @@ function showElapsed(began, requests) {
     const [step, steps] = told.at(-1);
     $("progress").value = done;
     $("working-text").textContent = `Step ${step} of ${steps}`;
-  } else if (state.secondsPerStep) {
+  } else if (state.secondsPerStep && requests[0].steps) {
     const expected = state.secondsPerStep * requests[0].steps * requests.length;
     $("progress").value = Math.min(0.97, seconds / expected);
   } else if (seconds > PATIENCE) {
@@ -259,6 +287,7 @@ function reuse(entry) {
   $("steps").value = asked.steps;
   $("guidance").value = asked.guidance_scale;
   $("seed").value = asked.seed;
+  for (const id of ["steps", "guidance"]) touched.add(id);
   const compared = entry.requests[1]?.model ?? "";
   if ([...$("compare").options].some(({ value }) => value === compared)) $("compare").value = compared;
   $("alert").hidden = true;

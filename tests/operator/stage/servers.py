@@ -103,7 +103,8 @@ class Library:
 class Gateway:
     """Reports what it is told to, and has the routes that it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "g") -> None:
+        self.name, self.draining = name, False
         self.routes = Routes(revision="", backends={}, routes=[])
         self.loads: dict[str, Load] = {}
         self.traffic: dict[str, dict[str, Traffic]] = {}
@@ -134,8 +135,12 @@ class Gateway:
     async def _run(self, api: Api, url: str, token: str) -> None:
         while True:
             report = GatewayReport(
-                gateway="g", revision=self.routes.revision, loads=self.loads, traffic=self.traffic
-            )  # fmt: skip
+                gateway=self.name,
+                revision=self.routes.revision,
+                draining=self.draining,
+                loads=self.loads,
+                traffic=self.traffic,
+            )
             headers = {"Authorization": f"Bearer {token}"}
             data = report.model_dump_json(by_alias=True)
             async with api.session.post(url, data=data, headers=headers) as answer:

@@ -26,14 +26,14 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-async def guarded(stage: Stage, per_minute: int | None = None) -> None:
+async def guarded(stage: Stage, per_minute: int | None = None, gateways: int = 1) -> None:
     replica = await stage.replica("rex-1")
     routes = [
         route("rex", target(), access=keys(("robot",), per_minute)),
         route("tabby", target(number=2), access=keys(("app",))),
         route("open", target(number=3)),
     ]
-    await stage.tell(routes, {REX: [replica]})
+    await stage.tell(routes, {REX: [replica]}, gateways)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,56 @@ async def test_each_key_has_its_rate(stage: Stage, client: aiohttp.ClientSession
         assert answer.status == 200
 
 
+async def drawn(client: aiohttp.ClientSession) -> tuple[int, str | None]:
+    """How a request with the robot's key ends, and whether its connection does."""
+    async with client.post(PATH, json=BODY, headers=bearer(KEYS["robot"])) as answer:
+        return answer.status, answer.headers.get("Connection")
+
+
+async def test_a_gateway_takes_its_share_and_sends_whoever_has_used_it_up_to_another(
+    stage: Stage, client: aiohttp.ClientSession
+) -> None:
+    await guarded(stage, per_minute=4, gateways=2)
+    assert [await drawn(client) for _ in range(3)] == [(200, None), (200, None), (429, "close")]
+    # Alone again: it fills faster, and nothing is to be had elsewhere.
+    await guarded(stage, per_minute=4, gateways=1)
+    assert await drawn(client) == (429, None)
+    assert stage.gateway.table.gateways == 1
+
+
+@pytest.mark.parametrize(("per_minute", "gateways"), [(1, 2), (1, 5), (3, 2), (60, 3)])
+def test_shares_add_up_to_the_rate_and_none_is_nothing(per_minute: int, gateways: int) -> None:
+    """A client that asks every gateway every second for an hour: the rate, and the full buckets of the beginning."""
+    now = [0.0]
+    each = [Rates(lambda: now[0]) for _ in range(gateways)]
+    passed = 0
+    for second in range(3600):
+        now[0] = float(second)
+        passed += sum(rates.take("demo", "k", per_minute / gateways) == 0 for rates in each)
+    begun = gateways * max(1, per_minute // gateways)
+    assert per_minute * 60 - gateways <= passed - begun <= per_minute * 60
+    assert all(rates.take("demo", "k", per_minute / gateways) <= 60 * gateways / per_minute for rates in each)
+
+
+def test_a_share_of_less_than_one_is_not_taken_for_full_before_it_is() -> None:
+    now = [0.0]
+    rates = Rates(lambda: now[0])
+    assert rates.take("demo", "k", 0.5) == 0
+    now[0] = 61
+    rates.forget_full()
+    assert rates.take("demo", "k", 0.5) == pytest.approx(59)
+    now[0] = 121
+    rates.forget_full()
+    assert rates.take("demo", "k", 0.5) == 0
+
+
+def test_of_a_smaller_share_no_more_is_left_than_it_holds() -> None:
+    """Another gateway came: both together have the rate, not one and a half times it."""
+    rates = Rates(lambda: 0.0)
+    assert rates.take("demo", "k", 60) == 0
+    assert [rates.take("demo", "k", 2) == 0 for _ in range(3)] == [True, True, False]
+
+
 def test_a_bucket_fills_within_a_minute_and_no_further() -> None:
     now = [0.0]
     rates = Rates(lambda: now[0])
@@ -116,7 +166,7 @@ async def test_the_audit_log_has_a_line_for_each_request_without_its_prompt(
     assert lines[0]["prompt_sha256"] == hashlib.sha256(b"a photo of rex").hexdigest()
     assert set(lines[0]) == {"time", "key", "namespace", "model", "digest", "status", "seconds", "prompt_sha256"}
     assert not any(secret in caplog.text for secret in ("a photo of rex", *KEYS.values()))
-    metrics = await (await client.get("/metrics")).text()
+    metrics = stage.metrics()
     assert 'requests_total{code="401",model="rex",namespace="demo"} 1.0' in metrics
     assert "nobody" not in metrics
 

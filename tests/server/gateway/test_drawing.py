@@ -164,7 +164,7 @@ async def test_a_pools_subject_stays_where_it_is_warm_and_spills(stage: Stage, c
         replica.seconds = 0.2
     await asyncio.gather(*(ask(client, "/demo/rex1/v1/images/generations") for _ in range(6)))
     assert [replica.most for replica in replicas] == [2, 2, 2]
-    metrics = await (await client.get("/metrics")).text()
+    metrics = stage.metrics()
     assert 'dreambooth_gateway_pool_in_flight_requests{namespace="demo",pool="default"} 0.0' in metrics
 
 
@@ -280,5 +280,5 @@ async def test_a_subject_that_vanishes_while_requests_wait_is_not_found(
         await asyncio.sleep(0.005)
     await stage.tell([], {})
     assert (await asking)[0] == 404
-    metrics = await (await client.get("/metrics")).text()
+    metrics = stage.metrics()
     assert 'model="rex"' not in metrics.replace('code="404",model="rex"', "")

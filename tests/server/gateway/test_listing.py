@@ -1,7 +1,5 @@
 """What can be drawn at a subject's URL, and its page."""
 
-import asyncio
-
 import aiohttp
 import pytest
 from gateway_fakes import REX, digest, route, target
@@ -48,15 +46,21 @@ async def test_revisions_are_listed_while_there_are_several(stage: Stage, client
     assert [entry["id"] for entry in await listed(client)] == ["rex", *pins, "base"]
 
 
-async def test_a_subject_asleep_that_nobody_knows_is_woken_for_its_list(
-    stage: Stage, client: aiohttp.ClientSession
+@pytest.mark.parametrize("shared", [False, True])
+async def test_a_subject_asleep_that_was_never_seen_is_not_woken_for_its_list(
+    stage: Stage, client: aiohttp.ClientSession, shared: bool
 ) -> None:
-    await stage.tell([route("rex", target())], {REX: []})
-    asking = asyncio.create_task(listed(client))
-    while not stage.gateway.tally.waiting.total():
-        await asyncio.sleep(0.005)
-    await stage.tell([route("rex", target())], {REX: [await stage.replica("rex-1")]})
-    assert len(await asking) == 2
+    backend = POOL if shared else REX
+    await stage.tell([route("rex", target(backend), shared=shared)], {backend: []})
+    entries = await listed(client)
+    assert [(entry["id"], entry["owned_by"], entry["dreambooth"]) for entry in entries] == [
+        ("rex", "demo", None), ("base", "demo", None)
+    ]  # fmt: skip
+    assert (await (await client.get("/demo/rex/v1/models/rex")).json()) == entries[0]
+    told = await stage.told()
+    assert (told["load"]["waiting"], stage.gateway.tally.waiting.total()) == (0, 0)
+    await stage.tell([route("rex", target(backend), shared=shared)], {backend: [await stage.replica("rex-1")]})
+    assert [entry["dreambooth"]["digest"] for entry in await listed(client)] == [digest(1), digest(0)]
 
 
 async def test_the_page_is_at_the_subjects_url_and_knows_the_way_to_the_others(

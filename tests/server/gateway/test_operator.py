@@ -82,6 +82,14 @@ async def test_of_several_operators_the_one_that_leads_is_found(tmp_path: Path) 
         assert gateway.settings.identity in {report["gateway"] for report in follower.reports}
 
 
+async def test_a_gateway_that_drains_says_so(stage: Stage, client: aiohttp.ClientSession) -> None:
+    await stage.tell([route("rex", target())], {REX: []})
+    assert not stage.operator.reports[-1]["draining"]
+    stage.gateway.drain()
+    await stage.told()
+    assert stage.operator.reports[-1]["draining"]
+
+
 async def test_the_last_report_has_what_was_counted_last(tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:
         replica = await stage.replica("rex-1")
@@ -90,3 +98,4 @@ async def test_the_last_report_has_what_was_counted_last(tmp_path: Path) -> None
             assert answer.status == 200
         reports = stage.operator.reports
     assert reports[-1]["traffic"]["demo/rex"][target().digest]["requests"] == 1
+    assert reports[-1]["draining"]

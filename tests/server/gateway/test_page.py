@@ -68,6 +68,28 @@ def test_a_subject_with_keys_asks_for_one_and_shows_how_far_it_is(
     expect(blank).to_have_url(f"{behind.stage.url}/demo/tabby/")
 
 
+def test_a_subject_asleep_is_woken_by_its_first_picture_and_not_by_the_page(behind: Behind, blank: Page) -> None:
+    behind.do(behind.stage.tell([route("rex", target())], {REX: []}))
+    blank.goto(f"{behind.stage.url}/demo/rex/")
+    expect(blank.get_by_text("Asleep: the first picture wakes it")).to_be_visible()
+    prompt = blank.get_by_label("Prompt", exact=True)
+    expect(prompt).to_have_value("a photo of rex")
+    assert blank.evaluate(LOW_CONTRAST) == []
+    waiting = behind.stage.gateway.tally.waiting
+    assert waiting.total() == 0
+    blank.get_by_role("button", name="Draw", exact=True).click()
+    while not waiting.total():
+        blank.wait_for_timeout(10)
+    replica = behind.do(behind.stage.replica("rex-1"))
+    behind.do(behind.stage.tell([route("rex", target())], {REX: [replica]}))
+    drawn(blank)
+    # What suits it was left to its replica, which has told by now.
+    assert not {"steps", "guidance_scale"} & replica.asked[0].keys()
+    expect(blank.locator("#numbers")).to_contain_text("3 steps · guidance 4")
+    expect(blank.get_by_text("Ready", exact=True)).to_be_visible()
+    expect(blank.get_by_label("Steps")).to_have_value("8")
+
+
 def test_two_revisions_stand_side_by_side(behind: Behind, blank: Page) -> None:
     replicas = [behind.do(behind.stage.replica(name)) for name in ("stable", "canary")]
     targets = [target(weight=90), target(CANARY, 2, 10)]

@@ -36,6 +36,20 @@ async def clients(service: Service, count: int) -> AsyncIterator[None]:
     await asyncio.gather(*tasks)
 
 
+async def test_metrics_are_on_a_port_that_is_not_the_clients(tmp_path: Path) -> None:
+    operator = await FakeOperator().start()
+    operator.tell([route("rex", target())], {REX: []})
+    gateway = GatewayProcess(operator, tmp_path)
+    await gateway.start()
+    async with aiohttp.ClientSession() as client:
+        async with client.get(gateway.metrics_url) as answer:
+            assert 'dreambooth_gateway_in_flight_requests{model="rex",namespace="demo"} 0.0' in await answer.text()
+        async with client.get(f"{gateway.url}/metrics") as answer:
+            assert (answer.status, (await answer.json())["error"]["code"]) == (404, "not_found")
+    await gateway.stop()
+    await operator.stop()
+
+
 async def test_a_rollout_of_gateways_loses_nothing(tmp_path: Path) -> None:
     operator = await FakeOperator().start()
     replica = await FakeReplica("rex-1").start()

@@ -19,7 +19,7 @@ scrape_configs:
     dns_sd_configs:
       - names: [{{ include "dreambooth.host" (list . "gateway-replicas") }}]
         type: A
-        port: 8080
+        port: 9403
         refresh_interval: {{ .Values.prometheus.scrapeInterval }}
   {{- end }}
   # Trainer and server pods, as the operator lists them: Prometheus needs no access to the API server.
