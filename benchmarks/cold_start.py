@@ -168,7 +168,6 @@ def taken_apart(told: dict[str, float], replica: dict[str, float]) -> dict[str, 
     """
     began = replica["process_start_time_seconds"]
     stages = {name: replica[name] for name in ("process", "artifact", "base", "libraries", "weights", "picture")}
-    stages["batches"] = replica["batches"]
     loaded = began + sum(stages.values())
     arrived = told["drawn"] - replica["dreambooth_request_duration_seconds_sum"]
     return {

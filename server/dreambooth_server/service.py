@@ -69,8 +69,6 @@ class Service:
         start.passed("weights")
         _warm_up(engine)
         start.passed("picture")
-        engine.warm_up()
-        start.passed("batches")
         if settings.room is not None:
             self.library = Library(engine, self.base_digest, settings.places, self.metrics)
         self.open(engine)

@@ -39,7 +39,7 @@ def test_a_ready_replica_says_what_its_start_was_made_of(started: Endpoint) -> N
     for line in httpx.get(f"{started.wait().url}/metrics").text.splitlines():
         name, _, value = line.rpartition(" ")
         found[name] = value
-    stages = ("process", "artifact", "base", "libraries", "weights", "picture", "batches")
+    stages = ("process", "artifact", "base", "libraries", "weights", "picture")
     seconds = [float(found[f'dreambooth_start_duration_seconds{{stage="{stage}"}}']) for stage in stages]
     assert all(each >= 0 for each in seconds)
     assert float(found["process_start_time_seconds"]) + sum(seconds) < begun
