@@ -1,16 +1,14 @@
 """What one server process holds: its state, from loading over ready to draining, and what serves requests."""
 
-import atexit
-import gc
 import logging
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from dreambooth_api.reasons import Reason
+from dreambooth_server import libraries
 from dreambooth_server.artifacts import Artifact, fetch_artifact
 from dreambooth_server.bases import fetch_base, open_base
 from dreambooth_server.drawing import Drawing, Refused
@@ -59,7 +57,7 @@ class Service:
         start.passed("artifact")
         # torch and diffusers take seconds to import: they do while the base is fetched and verified.
         with ThreadPoolExecutor(1) as importer:
-            studio = importer.submit(_import_studio)
+            studio = importer.submit(libraries.load)
             base, self.base_digest = _base(settings, artifacts)
             start.passed("base")
         start.passed("libraries")
@@ -117,22 +115,6 @@ class Service:
             self._line.close()
         if self.library is not None:
             self.library.close()
-
-
-def _import_studio() -> Any:
-    """What draws, and with it torch and diffusers.
-
-    An import makes hundreds of thousands of objects that stay, and the collector of garbage would go through them
-    again and again: it rests meanwhile, and leaves them alone afterwards.
-    """
-    gc.disable()
-    try:
-        return import_module("dreambooth_server.studio")
-    finally:
-        gc.freeze()
-        gc.enable()
-        # What is set aside at the very end looks like a leak to some extensions, which print that.
-        atexit.register(gc.unfreeze)
 
 
 def _not_yet() -> ApiError:
