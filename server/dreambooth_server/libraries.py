@@ -1,13 +1,14 @@
 """torch, diffusers and what draws with them, loaded at once: nearly all of a replica's start."""
 
 import atexit
+import contextlib
 import gc
 import sys
 import threading
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import LazyLoader, find_spec, module_from_spec
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 
@@ -46,8 +47,8 @@ def _postpone(name: str) -> None:
 def _postpone_dynamo() -> ModuleType:
     """torch's compiler, a third of all that is imported, without its content until somebody uses that.
 
-    diffusers and transformers import it to exempt functions from compilation, and one of its submodules. Nothing is
-    compiled here: until then the exemptions leave functions as they are.
+    diffusers and transformers import it to exempt functions from compilation, to ask whether something is compiled,
+    and for one of its submodules. As long as nothing is compiled here, that can be answered without it.
     """
     spec = find_spec("torch._dynamo")
     assert spec is not None
@@ -63,12 +64,17 @@ def _postpone_dynamo() -> ModuleType:
         with lock:
             if name in vars(module):  # Another thread was faster.
                 return vars(module)[name]
-            if executed or name.startswith("__"):
+            # Whoever imports another submodule asks for the path first.
+            if executed or (name.startswith("__") and name != "__path__"):
                 raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
-            executed = True
+            executed, module.__path__ = True, path
             loader.exec_module(module)
         return getattr(module, name)
 
-    vars(module).update(allow_in_graph=exempt, disable=exempt, __getattr__=content)
-    sys.modules["torch._dynamo"] = module
+    sys.modules[module.__name__] = module
+    with contextlib.suppress(ImportError):
+        import_module(f"{module.__name__}._trace_wrapped_higher_order_op")
+    path = vars(module).pop("__path__")
+    compiled = SimpleNamespace(OptimizedModule=type("OptimizedModule", (), {}))
+    vars(module).update(allow_in_graph=exempt, disable=exempt, eval_frame=compiled, __getattr__=content)
     return module

@@ -2,13 +2,17 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 CODE = """
 import sys
-from dreambooth_server import libraries
+from pathlib import Path
 
-studio = libraries.load()
-assert studio.open_studio
+from dreambooth_server import libraries
+from dreambooth_server.drawing import Drawing
+
+studio = libraries.load().open_studio(Path(sys.argv[1]), {})
+studio.draw([Drawing("base", "a robot", "", 0, 32, 32, 1, 4.0)])
 loaded = [name for name in ("torch._dynamo.convert_frame", "scipy.stats._distn_infrastructure") if name in sys.modules]
 assert not loaded, loaded
 
@@ -21,16 +25,19 @@ def one(x):
     return x + 1
 
 assert one(torch.ones(1)).item() == 2
-assert not isinstance(one, torch._dynamo.eval_frame.OptimizedModule)
-assert "torch._dynamo.convert_frame" in sys.modules
+assert "torch._dynamo.convert_frame" not in sys.modules
+from torch._dynamo.backends.registry import list_backends
+assert "inductor" in list_backends()
 seen = []
-compiled = torch.compile(lambda x: 3 * x, backend=lambda graph, inputs: seen.append(graph) or graph.forward)
-assert compiled(torch.ones(1)).item() == 3
+compiled = torch.compile(torch.nn.Linear(1, 1), backend=lambda graph, inputs: seen.append(graph) or graph.forward)
+assert isinstance(compiled, torch._dynamo.eval_frame.OptimizedModule)
+assert compiled(torch.ones(1)).shape == (1,)
 assert seen
 assert not hasattr(torch._dynamo, "nothing")
 """
 
 
-def test_compiler_and_statistics_are_loaded_when_they_are_needed() -> None:
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, timeout=300, check=False)
+def test_compiler_and_statistics_are_loaded_when_they_are_needed(base: Path) -> None:
+    command = [sys.executable, "-c", CODE, str(base)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
