@@ -320,7 +320,8 @@ def measure(kube: Kube, times: int) -> dict[str, Any]:
 def goals(found: dict[str, Any]) -> dict[str, Any]:
     """The issue's goal, for both."""
     rows = {
-        f"whole picture p50, {what}, seconds": found[what]["whole picture"]["p50"] for what in ("pods of its own", "pool")
+        f"whole picture p50, {what}, seconds": found[what]["whole picture"]["p50"]
+        for what in ("pods of its own", "pool")
     }
     return {name: {"value": value, "goal": GOAL, "met": value <= GOAL} for name, value in rows.items()}
 

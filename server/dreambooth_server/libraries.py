@@ -7,11 +7,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from importlib.util import LazyLoader, find_spec, module_from_spec
+from importlib.util import find_spec, module_from_spec
 from types import SimpleNamespace
 from typing import Any
-
-_COMPILER = "torch._dynamo"
 
 
 def load() -> Any:
@@ -22,8 +20,8 @@ def load() -> Any:
     """
     gc.disable()
     try:
-        _postpone("scipy.stats")
-        with _compiler_postponed():
+        # Quantised weights, which nothing here has; it would bring all of torch's compiler.
+        with _missing("bitsandbytes"), _postponed("scipy.stats"), _postponed("torch._dynamo", **_uncompiled()):
             return import_module("dreambooth_server.studio")
     finally:
         gc.freeze()
@@ -32,50 +30,64 @@ def load() -> Any:
         atexit.register(gc.unfreeze)
 
 
-def _postpone(name: str) -> None:
-    """Have a module executed when something of it is first used: the recipe of importlib's documentation.
+def _uncompiled() -> dict[str, Any]:
+    """What torch's compiler answers where nothing is compiled: exemptions leave functions as they are.
 
-    diffusers' schedulers import scipy.stats, where it is installed, for one kind of noise schedule.
+    That is all that diffusers and transformers want of it when they are imported. diffusers' schedulers want
+    scipy.stats for one kind of noise schedule. Together they are a third of all that would be imported.
     """
-    with contextlib.suppress(ModuleNotFoundError):
-        if name not in sys.modules and (spec := find_spec(name)) and spec.loader:
-            spec.loader = LazyLoader(spec.loader)
-            sys.modules[name] = module_from_spec(spec)
-            spec.loader.exec_module(sys.modules[name])
+
+    def exempt(function: Callable[..., Any] | None = None, *_: Any, **__: Any) -> Any:
+        return (lambda decorated: decorated) if function is None else function
+
+    compiled = SimpleNamespace(OptimizedModule=type("OptimizedModule", (), {}))
+    return {"allow_in_graph": exempt, "assume_constant_result": exempt, "disable": exempt, "eval_frame": compiled}
 
 
 @contextlib.contextmanager
-def _compiler_postponed() -> Iterator[None]:
-    """Within, torch's compiler, a third of all that is imported, is not executed; later it is when somebody uses it.
+def _missing(name: str) -> Iterator[None]:
+    """Within, an optional module that was not imported before is not there."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
-    diffusers and transformers import it to exempt functions from compilation, to ask whether something is compiled,
-    and for one of its submodules. As long as nothing is compiled, that can be had without the rest.
+
+@contextlib.contextmanager
+def _postponed(name: str, **known: Any) -> Iterator[None]:
+    """Within, a module that was not imported before is not executed; afterwards it is when somebody uses it.
+
+    Attributes that are `known` beforehand need no execution, nor do submodules that are imported within.
+    importlib's LazyLoader executes a module for whoever only looks at its name, as torch does with every module.
     """
-    spec = None if _COMPILER in sys.modules else find_spec(_COMPILER)
+    spec = None
+    if name not in sys.modules:
+        with contextlib.suppress(ModuleNotFoundError):
+            spec = find_spec(name)
     if spec is None or spec.loader is None:
         yield
         return
     module, loader, lock = module_from_spec(spec), spec.loader, threading.RLock()
     path, executed = list(module.__path__), False
 
-    def exempt(function: Callable[..., Any] | None = None, *_: Any, **__: Any) -> Any:
-        return (lambda decorated: decorated) if function is None else function
-
-    def content(name: str) -> Any:
+    def content(attribute: str) -> Any:
         nonlocal executed
         with lock:
-            if name in vars(module):  # Another thread was faster.
-                return vars(module)[name]
+            if attribute in vars(module):  # Another thread was faster.
+                return vars(module)[attribute]
             # Whoever imports a submodule asks for the path first.
-            if executed or (name.startswith("__") and name != "__path__"):
-                raise AttributeError(f"module {_COMPILER!r} has no attribute {name!r}")
+            if executed or (attribute.startswith("__") and attribute != "__path__"):
+                raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
             executed, module.__path__ = True, path
             loader.exec_module(module)
-        return getattr(module, name)
+        return getattr(module, attribute)
 
-    compiled = SimpleNamespace(OptimizedModule=type("OptimizedModule", (), {}))
-    vars(module).update(allow_in_graph=exempt, disable=exempt, eval_frame=compiled, __getattr__=content)
-    sys.modules[_COMPILER] = module
+    vars(module).update(known, __getattr__=content)
+    sys.modules[name] = module
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from dreambooth_server.drawing import Drawing
 
 studio = libraries.load().open_studio(Path(sys.argv[1]), {})
 studio.draw([Drawing("base", "a robot", "", 0, 32, 32, 1, 4.0)])
-loaded = [name for name in ("torch._dynamo.convert_frame", "scipy.stats._distn_infrastructure") if name in sys.modules]
+loaded = [name for name in ("torch._dynamo.convert_frame", "scipy.stats._stats_py") if name in sys.modules]
 assert not loaded, loaded
 
 import scipy.stats

@@ -34,13 +34,12 @@ def test_a_process_knows_its_age() -> None:
 
 
 def test_a_ready_replica_says_what_its_start_was_made_of(started: Endpoint) -> None:
-    begun = time.time()
-    found = {}
-    for line in httpx.get(f"{started.wait().url}/metrics").text.splitlines():
+    url, found = started.wait().url, {}
+    for line in httpx.get(f"{url}/metrics").text.splitlines():
         name, _, value = line.rpartition(" ")
         found[name] = value
     stages = ("process", "artifact", "base", "libraries", "weights", "picture")
     seconds = [float(found[f'dreambooth_start_duration_seconds{{stage="{stage}"}}']) for stage in stages]
     assert all(each >= 0 for each in seconds)
-    assert float(found["process_start_time_seconds"]) + sum(seconds) < begun
+    assert float(found["process_start_time_seconds"]) + sum(seconds) < time.time()
     assert "s on cpu: rusty (process " in started.log.read_text()
