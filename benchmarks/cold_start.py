@@ -1,10 +1,10 @@
 """How long does the first picture of a sleeping subject take? python benchmarks/cold_start.py [--times 10] [--out FILE]
 
-On a real cluster with the chart installed (KUBECONFIG's, else the local one of `make up`): a LoRA subject on pods of its
-own, and one in a pool, both with `minReplicas: 0`. Again and again: once there is no pod left, one request goes to the
-gateway, as a stream. Measured are the time until the first byte and until the whole picture, and what it was made of:
-what the API server told, by this machine's clock, and what the replica says of its own start. Random weights: nothing is
-trained. One JSON object, seconds; progress goes to stderr. The clocks of this machine and of the nodes must agree.
+On a real cluster with the chart installed (KUBECONFIG's, else the local one of `make up`): a LoRA subject on pods of
+its own, and one in a pool, both with `minReplicas: 0`. Again and again: once there is no pod left, one request goes to
+the gateway, as a stream. Measured are the time until the first byte and until the whole picture, and what it was made
+of: what the API server told, by this machine's clock, and what the replica says of its own start. Random weights:
+nothing is trained. One JSON object, seconds; progress goes to stderr. The clocks of machine and nodes must agree.
 """
 
 import argparse
@@ -209,7 +209,8 @@ def once(stage: Stage, watched: Watched, sleeper: Sleeper, url: str, seed: int) 
     found = {
         "first byte": begun - asked, "whole picture": drawn - asked, "parts": taken_apart(told, replica),
         "requests at the replica": replica["dreambooth_request_duration_seconds_count"],
-        "load average before": round(load, 2), "processor seconds of this program": round(time.process_time() - spent, 2),
+        "load average before": round(load, 2),
+        "processor seconds of this program": round(time.process_time() - spent, 2),
     }  # fmt: skip
     say(f"{sleeper.model}: first byte {begun - asked:.2f} s, whole picture {drawn - asked:.2f} s")
     return found
@@ -319,10 +320,8 @@ def measure(kube: Kube, times: int) -> dict[str, Any]:
 
 def goals(found: dict[str, Any]) -> dict[str, Any]:
     """The issue's goal, for both."""
-    rows = {
-        f"whole picture p50, {what}, seconds": found[what]["whole picture"]["p50"]
-        for what in ("pods of its own", "pool")
-    }
+    sides = ("pods of its own", "pool")
+    rows = {f"whole picture p50, {side}, seconds": found[side]["whole picture"]["p50"] for side in sides}
     return {name: {"value": value, "goal": GOAL, "met": value <= GOAL} for name, value in rows.items()}
 
 

@@ -66,7 +66,7 @@ class Engine(Protocol):
         """Every run's last word, whether it was finished or not: what it held is free."""
 
     def warm_up(self) -> None:
-        """Whenever nothing is being drawn: what would otherwise hold pictures up later. Does nothing the second time."""
+        """Whenever nothing is being drawn: what would hold pictures up later. Does nothing the second time."""
 
 
 class PoolEngine(Engine, Protocol):

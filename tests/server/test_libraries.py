@@ -1,4 +1,4 @@
-"""What a replica loads, and what it leaves until somebody needs it; in a process of its own, as other tests load all."""
+"""What a replica loads, and what it leaves until somebody needs it; in a process of its own: other tests load all."""
 
 import subprocess
 import sys
