@@ -240,7 +240,7 @@ def put_artifact(store: Minio, bucket: str, prefix: str) -> dict[str, str]:
         write_lora(folder, BASE, seed=1)
         card = write_card(folder, BASE, name=SUBJECT)
         base = card.base.model_copy(update={"uri": f"s3://{bucket}/{EXAMPLES_PREFIX}/base"})
-        write_card(folder, BASE, name=SUBJECT, base=base)
+        (folder / names.MODEL_CARD).write_text(card.model_copy(update={"base": base}).model_dump_json(by_alias=True))
         digest = write_manifest(folder)
         for path in sorted(folder.iterdir()):
             store.fput_object(bucket, f"{prefix}/{path.name}", str(path))
