@@ -91,8 +91,8 @@ class Watched:
     def _follow(self, source: Callable[..., Any], told: list[tuple[float, Body]]) -> None:
         while True:
             try:
-                for event in watch.Watch().stream(source, self.namespace, deserialize=False):
-                    told.append((time.time(), event["object"]))
+                for event in watch.Watch().stream(source, self.namespace):
+                    told.append((time.time(), event["raw_object"]))
             except Exception as e:  # The thread's edge: a watch that ended begins anew.
                 say(f"watching again: {type(e).__name__}: {e}")
                 time.sleep(0.2)
