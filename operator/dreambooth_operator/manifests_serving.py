@@ -59,7 +59,8 @@ def container(arguments: list[str], serving: Scaling, secret: str | None, settin
         "resources": {"limits": {pods.GPU: gpus}} if gpus else {},
         "volumeMounts": [pods.STORE_MOUNT],
         "startupProbe": _probe("/healthz", period=2, timeout=5, failures=START_SECONDS // 2),
-        "readinessProbe": _probe("/readyz", period=2, timeout=5, failures=3),
+        # Often: whoever woke a sleeping model waits for it.
+        "readinessProbe": _probe("/readyz", period=1, timeout=5, failures=3),
         "livenessProbe": _probe("/healthz", period=10, timeout=10, failures=6),
         "lifecycle": {"preStop": {"sleep": {"seconds": PRE_STOP_SECONDS}}},
     }

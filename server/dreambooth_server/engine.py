@@ -65,6 +65,9 @@ class Engine(Protocol):
     def end(self, run: Any) -> None:
         """Every run's last word, whether it was finished or not: what it held is free."""
 
+    def warm_up(self) -> None:
+        """Whenever nothing is being drawn: what would hold pictures up later. Does nothing the second time."""
+
 
 class PoolEngine(Engine, Protocol):
     """An engine whose subjects come and go."""

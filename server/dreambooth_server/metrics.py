@@ -27,6 +27,8 @@ class Metrics:
     swap_seconds: Histogram
     adapters: Gauge
     device_memory: Gauge
+    process_start: Gauge
+    start_seconds: Gauge
 
 
 def make_metrics() -> Metrics:
@@ -68,5 +70,11 @@ def make_metrics() -> Metrics:
         device_memory=Gauge(
             "dreambooth_device_memory_bytes", "The GPU's memory in use by this process; without a GPU, the process's.",
             registry=registry,
+        ),
+        process_start=Gauge(
+            "process_start_time_seconds", "When the process began, seconds since 1970.", registry=registry
+        ),
+        start_seconds=Gauge(
+            "dreambooth_start_duration_seconds", "What the start was made of, seconds.", ["stage"], registry=registry
         ),
     )  # fmt: skip

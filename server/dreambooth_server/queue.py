@@ -137,6 +137,8 @@ class Line:
         self._admit()
         if self._works:
             self._step()
+        if not self._works:
+            self._engine.warm_up()
 
     def _leave(self) -> None:
         """What nobody waits for goes."""

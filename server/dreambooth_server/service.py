@@ -1,15 +1,14 @@
 """What one server process holds: its state, from loading over ready to draining, and what serves requests."""
 
 import logging
-import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from dreambooth_api.reasons import Reason
+from dreambooth_server import libraries
 from dreambooth_server.artifacts import Artifact, fetch_artifact
 from dreambooth_server.bases import fetch_base, open_base
 from dreambooth_server.drawing import Drawing, Refused
@@ -20,6 +19,7 @@ from dreambooth_server.library import Library
 from dreambooth_server.metrics import Metrics, make_metrics
 from dreambooth_server.queue import Line
 from dreambooth_server.settings import BASE_MODEL, Settings
+from dreambooth_server.start import Start
 from dreambooth_server.subjects import Fixed, Subjects
 
 log = logging.getLogger(__name__)
@@ -50,24 +50,28 @@ class Service:
 
     def load(self) -> None:
         """Fetch, verify and load everything, draw once to warm up, then be ready. Raises LoadFault."""
-        started = time.monotonic()
-        settings = self.settings
+        settings, start = self.settings, Start(self.metrics)
+        start.passed("process")
         # Before anything that takes long: an artifact that is unfit ends the process at once.
         artifacts = _fetch(settings)
+        start.passed("artifact")
         # torch and diffusers take seconds to import: they do while the base is fetched and verified.
         with ThreadPoolExecutor(1) as importer:
-            studio = importer.submit(import_module, "dreambooth_server.studio")
+            studio = importer.submit(libraries.load)
             base, self.base_digest = _base(settings, artifacts)
+            start.passed("base")
+        start.passed("libraries")
         engine = studio.result().open_studio(
             base, artifacts, power=settings.power, room=settings.room, metrics=self.metrics
         )
+        start.passed("weights")
         _warm_up(engine)
-        engine.warm_up()
+        start.passed("picture")
         if settings.room is not None:
             self.library = Library(engine, self.base_digest, settings.places, self.metrics)
         self.open(engine)
-        seconds, device = time.monotonic() - started, engine.abilities.device
-        log.info("ready after %.1f s on %s: %s", seconds, device, ", ".join(artifacts) or "a pool")
+        subjects = ", ".join(artifacts) or "a pool"
+        log.info("ready after %.1f s on %s: %s (%s)", start.seconds, engine.abilities.device, subjects, start)
 
     def open(self, engine: Engine) -> None:
         """Serve with `engine` from now on."""

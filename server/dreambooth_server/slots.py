@@ -47,14 +47,13 @@ class Slots:
 
     @contextmanager
     def disturbed(self) -> Iterator[None]:
-        """Within, slots that hold nothing yet hold small random numbers, as adapters do."""
-        empty = [layer for layer in self._layers.values() if not layer.filled]
-        for layer in empty:
+        """Within, slots that hold nothing hold small random numbers, as adapters do."""
+        for layer in self._layers.values():
             layer.scatter(0.01)
         try:
             yield
         finally:
-            for layer in empty:
+            for layer in self._layers.values():
                 layer.scatter(0.0)
 
     @contextmanager
@@ -119,9 +118,11 @@ class _Layer:
 
     @torch.no_grad()
     def scatter(self, deviation: float) -> None:
-        """Random numbers in all slots but the base's."""
+        """Random numbers, or with 0 none, in the slots whose adapters leave the layer alone."""
+        if not (empty := sorted(set(range(BASE_SLOT + 1, len(self.down))) - self.filled)):
+            return
         for each in (self.down, self.up):
-            each[BASE_SLOT + 1 :].normal_(std=deviation) if deviation else each[BASE_SLOT + 1 :].zero_()
+            each[empty] = torch.empty_like(each[empty]).normal_(std=deviation) if deviation else 0.0
 
     def _hook(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
         rows = self._chosen.rows

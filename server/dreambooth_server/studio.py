@@ -174,9 +174,12 @@ class Studio:
         return [pictures[place] for place in range(len(drawings))]
 
     def warm_up(self) -> None:
-        """Measure what batches pay at the usual size, so that the first requests find everything in place."""
+        """Measure which batches pay at the usual size, if that is not known yet.
+
+        Not before the first picture: whoever woke this replica waits for that one, and it needs no batch.
+        """
         side = self.abilities.resolution
-        with self._slots.disturbed():
+        if (side, side) not in self._sizes:
             self._sizes_of(Drawing(BASE_MODEL, "", "", 0, side, side, 1, 2.0))
 
     def _rows(self, running: Sequence[Run]) -> int:
@@ -204,7 +207,8 @@ class Studio:
             # Pictures wait while other sizes are measured, and those are seldom asked for.
             most = ALONE * (self._power.batch if usual else min(self._power.batch, _RARE))
             rehearsal = Rehearsal(self._base, size, self._slots, most)
-            self._sizes[size] = measure(rehearsal.forward, most) if most > ALONE else Sizes()
+            with self._slots.disturbed():
+                self._sizes[size] = measure(rehearsal.forward, most) if most > ALONE else Sizes()
             log.info("batches of %dx%d: %s rows", *size, self._sizes[size].rows)
         return self._sizes[size]
 

@@ -39,6 +39,7 @@ class Slow:
         self.batches: list[list[str]] = []
         self.held = 0
         self.cost = 0.0
+        self.warmed: list[int] = []
 
     def joins(self, drawing: Drawing, running: Sequence[Run]) -> bool:
         return len(running) < self.most and all(run.drawing.width == drawing.width for run in running)
@@ -67,6 +68,9 @@ class Slow:
 
     def end(self, run: Run) -> None:
         self.held -= 1
+
+    def warm_up(self) -> None:
+        self.warmed.append(len(self.drawn))
 
 
 @pytest.fixture
@@ -142,6 +146,18 @@ def test_pictures_join_a_running_batch_and_leave_it() -> None:
     assert all(ticket.pictures.result(5) for ticket in [long, *short])
     line.close()
     assert slow.batches == [["a"], ["a", "b", "c"], ["a", "b", "c"], ["a"]]
+
+
+def test_the_engine_warms_up_when_nothing_is_drawn_and_not_before_the_first_picture() -> None:
+    slow: Any = Slow(most=2)
+    line = Line(slow, 8)
+    tickets = [line.submit([of("a", steps=4)])]
+    slow.begun.wait(5)
+    tickets += [line.submit([of("b", steps=4)])]
+    slow.go.set()
+    assert all(ticket.pictures.result(5) for ticket in tickets)
+    line.close()
+    assert slow.warmed == [2]
 
 
 def test_subjects_take_turns() -> None:
