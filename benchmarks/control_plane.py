@@ -28,9 +28,8 @@ import psutil
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from timed import controllers, soak  # noqa: E402
-from timed.controllers import Controllers, Operator, Peer, Samples  # noqa: E402
-
+from benchmarks.timed import controllers, soak  # noqa: E402
+from benchmarks.timed.controllers import Controllers, Operator, Peer, Samples  # noqa: E402
 from tests.operator.stage import apiserver  # noqa: E402
 from tests.operator.stage.api import Api  # noqa: E402
 from tests.operator.stage.driver import Driver  # noqa: E402

@@ -10,8 +10,7 @@ import time
 from statistics import linear_regression, median
 from typing import Any
 
-from timed.controllers import Operator
-
+from benchmarks.timed.controllers import Operator
 from tests.operator.stage import world
 from tests.operator.stage.driver import Driver
 
@@ -88,14 +87,12 @@ def trends(samples: list[Sample], seconds: float) -> dict[str, Any]:
             most = {key: round(max(s[key] for s in of), 1) for key in HELD}
             parts.append({"minutes": round((part + 1) * seconds / PARTS / 60, 1), "jobs": of[-1]["jobs"], **most})
     warm = [s for s in samples if s["seconds"] >= seconds / 4]
-    early, late = (
-        [s for s in warm if low <= s["seconds"] / seconds < low + 0.25] for low in (0.25, 0.75)
-    )  # fmt: skip
+    early, late = ([s for s in warm if low <= s["seconds"] / seconds < low + 0.25] for low in (0.25, 0.75))
     if len(early) < 2 or len(late) < 2:
         return {"parts": parts}
-    grown = {key: round(median(s[key] for s in late) - median(s[key] for s in early), 2) for key in HELD}
+    start, end = ({key: round(median(s[key] for s in of), 1) for key in HELD} for of in (early, late))
+    grown = {key: round(end[key] - start[key], 1) for key in HELD}
     slope = linear_regression([s["seconds"] / 3600 for s in warm], [s["rssMiB"] for s in warm]).slope
-    start = {key: round(median(s[key] for s in early), 1) for key in HELD}
     return {"parts": parts, "afterTheFirstQuarter": start, "grown": grown, "rssMiBPerHour": round(slope, 2)}
 
 
