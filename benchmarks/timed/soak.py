@@ -1,6 +1,6 @@
 """`benchmarks/control_plane.py --soak`: a long life of jobs that come, run to their ends and are deleted.
 
-Every batch is one of ten jobs in a namespace of their own: half of them lose their children to their TTL, all of them
+Every batch is one of ten jobs in a namespace of their own: half of them lose their children to their TTL, the others
 to Kubernetes' own garbage collector. Between two batches nothing is left to do, so whatever is then held, grows only if
 it leaks: memory, asyncio tasks, open files, and the API server's watches.
 """
@@ -51,7 +51,7 @@ async def batch(found: Operator, n: int) -> list[str]:
     """Ten jobs from their creation until nothing is left of them; the names of what did not end."""
     names = [f"soak-{n}-{i}" for i in range(BATCH)]
     for i, name in enumerate(names):
-        spec = {"ttlSecondsAfterFinished": 1} if i % 2 else {}
+        spec = {"ttlSecondsAfterFinished": 0} if i % 2 else {}
         await found.api.create(found.path(NAMESPACE), world.job(name, **spec))
     ends = await asyncio.gather(
         *(world.finished(found.api, NAMESPACE, name) for name in names), return_exceptions=True
