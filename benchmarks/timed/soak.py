@@ -53,9 +53,7 @@ async def batch(found: Operator, n: int) -> list[str]:
     for i, name in enumerate(names):
         spec = {"ttlSecondsAfterFinished": 0} if i % 2 else {}
         await found.api.create(found.path(NAMESPACE), world.job(name, **spec))
-    ends = await asyncio.gather(
-        *(world.finished(found.api, NAMESPACE, name) for name in names), return_exceptions=True
-    )
+    ends = await asyncio.gather(*(world.finished(found.api, NAMESPACE, name) for name in names), return_exceptions=True)
     late = [name for name, end in zip(names, ends, strict=True) if isinstance(end, BaseException)]
     for plural in ("dreamboothjobs", "personalizedmodels"):
         await found.api.call("DELETE", found.api.path(plural, NAMESPACE))

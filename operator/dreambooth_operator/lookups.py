@@ -48,9 +48,7 @@ class Lookups:
         """With what is missing. Raises ApiFault."""
         if view.deleted or view.children:
             return view
-        return replace(
-            view, missing=await inputs.missing(self._cluster, view.namespace, inputs.pool_needs(view.body))
-        )
+        return replace(view, missing=await inputs.missing(self._cluster, view.namespace, inputs.pool_needs(view.body)))
 
     async def _missing_for_job(self, view: JobView) -> Problem | None:
         """Looked up only as long as nothing was started: afterwards the pods themselves say what they lack."""

@@ -26,8 +26,9 @@ def job(name: str, prepare: str = "ok", train: str = "ok", **spec: Any) -> dict[
     template = {
         "env": [{"name": key, "value": value} for key, value in env.items()],
         "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        **spec.pop("template", {}),
     }
-    topology = {"nodes": 2, "gpusPerNode": 0, **spec.pop("topology", {}), "template": template | spec.pop("template", {})}
+    topology = {"nodes": 2, "gpusPerNode": 0, **spec.pop("topology", {}), "template": template}
     return world.job(name, **{"subject": pictures("configMap://stand-in"), **spec, "topology": topology})
 
 
