@@ -163,13 +163,10 @@ class Peer(Controllers):
             address = f"https://127.0.0.1:{self._ports[name]['webhook']}"
             for body in bodies:
                 _reach(body, address, authority)
-                if body["kind"] == "CustomResourceDefinition":
-                    await self.api.create(CRDS, body)
-        for plural in ("clustertrainingruntimes", self.plural):
-            await self.api.until_served(f"/apis/{self.group}/{plural}")
-        await self.api.until_served("/apis/jobset.x-k8s.io/v1alpha2/jobsets")
+        every = [body for bodies in found.values() for body in bodies]
+        await asyncio.gather(*(self._define(body) for body in every if body["kind"] == "CustomResourceDefinition"))
         await self.start()
-        for body in (body for bodies in found.values() for body in bodies if "Webhook" in body["kind"]):
+        for body in (body for body in every if "Webhook" in body["kind"]):
             kind = f"{body['kind'].lower()}s"
             await self.api.create(f"/apis/admissionregistration.k8s.io/v1/{kind}", body)
         runtime = self._checkouts / "trainer/manifests/base/runtimes/torch_distributed.yaml"
@@ -188,8 +185,15 @@ class Peer(Controllers):
                 command = [self._checkouts / PROGRAMS[name], f"--config={path}", "--zap-log-level=error"]
                 process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)
             self.processes.append(process)
-        for ports in self._ports.values():
-            await world.ready(self.api, ports["health"], 300)
+        for process, (name, ports) in zip(self.processes, self._ports.items(), strict=True):
+            ready = asyncio.create_task(world.ready(self.api, ports["health"], 300))
+            ended = asyncio.create_task(process.wait())
+            await asyncio.wait([ready, ended], return_when=asyncio.FIRST_COMPLETED)
+            ended.cancel()
+            if not ready.done():
+                ready.cancel()
+                raise RuntimeError(f"{name} ended: {(self.folder / f'{name}.log').read_text()[-2000:]}")
+            await ready
 
     def job(self, name: str) -> dict[str, Any]:
         """On one node."""
@@ -247,6 +251,21 @@ class Peer(Controllers):
 
     def _connection(self) -> dict[str, Any]:
         return {"clientConnection": {"qps": self._limit, "burst": self._limit}} if self._limit else {}
+
+    async def _define(self, crd: dict[str, Any]) -> None:
+        """A kind, until clients can discover it: Trainer ends when it does not. Raises TimeoutError."""
+        await self.api.create(CRDS, crd)
+        group, plural = crd["spec"]["group"], crd["spec"]["names"]["plural"]
+        path = f"/apis/{group}/{crd['spec']['versions'][0]['name']}"
+        async with asyncio.timeout(60):
+            while plural not in await self._discovered(path):
+                await asyncio.sleep(0.1)
+
+    async def _discovered(self, path: str) -> set[str]:
+        try:
+            return {resource["name"] for resource in (await self.api.call("GET", path))["resources"]}
+        except ApiError:
+            return set()
 
     async def _accepted(self, path: str, body: dict[str, Any]) -> None:
         """Created, as soon as webhooks and caches know all that they must. Raises the last ApiError."""
