@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.timed import controllers, soak  # noqa: E402
 from benchmarks.timed.controllers import Controllers, Operator, Peer, Samples  # noqa: E402
 from tests.operator.stage import apiserver  # noqa: E402
-from tests.operator.stage.api import Api  # noqa: E402
+from tests.operator.stage.api import Api, ApiError  # noqa: E402
 from tests.operator.stage.driver import Driver  # noqa: E402
 
 NAMESPACES = 10
@@ -86,8 +86,14 @@ async def settle(found: Controllers, seconds: float) -> None:
 
 
 async def create(found: Controllers, n: int) -> None:
-    """The n-th job."""
-    await found.api.create(found.path(f"load-{n % NAMESPACES}"), found.job(f"job-{n}"))
+    """The n-th job; again, when a webhook did not answer in time. Raises ApiError."""
+    while True:
+        try:
+            await found.api.create(found.path(f"load-{n % NAMESPACES}"), found.job(f"job-{n}"))
+            return
+        except ApiError as e:
+            if e.status < 500:
+                raise
 
 
 async def children(found: Controllers, wanted: int, begun: float, curve: Curve) -> float:
