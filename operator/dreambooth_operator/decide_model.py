@@ -74,8 +74,7 @@ def _waited_for(view: ModelView) -> bool:
 
 def refused(view: ModelView, problem: Problem, again: float | None = RETRY) -> Decision:
     """The model cannot be rolled out for now; what serves already goes on."""
-    old = statuses.read(PersonalizedModelStatus, view.body)
-    return statuses.decision(view, old, model_status.held(view, old, problem), again=again)
+    return statuses.decision(view, view.status, model_status.held(view, view.status, problem), again=again)
 
 
 def unverified(view: ModelView, settings: Settings) -> Artifact | None:
@@ -87,8 +86,7 @@ def unverified(view: ModelView, settings: Settings) -> Artifact | None:
     artifact = wanted_artifact(view, spec)
     if view.deleted or isinstance(artifact, Problem) or not settings.gateway_url:
         return None
-    old = statuses.read(PersonalizedModelStatus, view.body)
-    return None if decide_shared.verified(view, old, spec, artifact) else artifact
+    return None if decide_shared.verified(view, view.status, spec, artifact) else artifact
 
 
 def _needs_gateway(spec: PersonalizedModelSpec, settings: Settings) -> Problem | None:
@@ -111,7 +109,7 @@ def _needs_gateway(spec: PersonalizedModelSpec, settings: Settings) -> Problem |
 
 def _serve(view: ModelView, spec: PersonalizedModelSpec, artifact: Artifact, settings: Settings) -> Decision:
     body, spec = _with_base_of_job(view, spec)
-    old = statuses.read(PersonalizedModelStatus, view.body)
+    old = view.status
     plan = _plan(view, old, spec, artifact)
     wanted = _wanted(view, body, spec, plan, old, artifact, settings)
     refs = [ChildRef(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted]
@@ -207,7 +205,7 @@ def _locked(view: ModelView, decision: Decision) -> Decision:
     if view.locked is None:
         return decision
     body = {**view.body, "status": decision.status or view.body.get("status") or {}}
-    old, new = (statuses.read(PersonalizedModelStatus, found) for found in (view.body, body))
+    old, new = view.status, statuses.read(PersonalizedModelStatus, body)
     # Since when it is not ready the old condition knows.
     was = statuses.condition_of(old, ConditionType.READY)
     kept = [was if was and found.type == ConditionType.READY else found for found in new.conditions]

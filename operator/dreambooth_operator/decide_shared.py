@@ -32,7 +32,7 @@ def verified(view: ModelView, old: PersonalizedModelStatus, spec: PersonalizedMo
 
 def serve(view: ModelView, spec: PersonalizedModelSpec, artifact: Artifact, settings: Settings) -> Decision:
     """Status and events; no children."""
-    old = statuses.read(PersonalizedModelStatus, view.body)
+    old = view.status
     if view.pool is None:
         message = f"spec.serving.pool: there is no ServingPool {spec.serving.pool} in this namespace: "
         problem = Problem(Reason.POOL_NOT_FOUND, f"{message}have an administrator make it, or name another")

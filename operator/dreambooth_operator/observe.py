@@ -3,10 +3,12 @@
 from datetime import datetime
 
 from dreambooth_api import names
+from dreambooth_api.model import PersonalizedModelStatus
 from dreambooth_api.reasons import ModelPhase
 from dreambooth_operator import job_results
 from dreambooth_operator.caches import Caches, named, pool_of
 from dreambooth_operator.memory import Memory
+from dreambooth_operator.status import read
 from dreambooth_operator.views import Body, ChildRef, JobView, ModelView, PoolView
 
 # A model that has not been looked at yet may need verifying, too.
@@ -57,6 +59,7 @@ def observe_model(caches: Caches, memory: Memory, cached: Body, now: datetime) -
         leaving=leaving,
         foreign=foreign,
         settled=frozenset(memory.settled),
+        status=read(PersonalizedModelStatus, body),
         pods=tuple(caches.pods(namespace, names.LABEL_MODEL, name)),
         job=caches.get(names.JOB_KIND, namespace, job) if job else None,
         pool=caches.get(names.POOL_KIND, namespace, pool) if pool else None,

@@ -6,51 +6,32 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import TypeVar
 
 import aiohttp
 
 from dreambooth_api import names
-from dreambooth_api.adapters import AdapterPhase, AdapterRequest, AdapterState
-from dreambooth_api.model import PersonalizedModelStatus
-from dreambooth_api.parse import InvalidResource, parse_job
-from dreambooth_api.reasons import Phase, Reason
-from dreambooth_api.result import Report
-from dreambooth_operator import (
-    adapters,
-    causes,
-    decide_job,
-    decide_model,
-    decide_pool,
-    decide_shared,
-    gpu_time,
-    inputs,
-    job_results,
-    metrics,
-    progress,
-)
-from dreambooth_operator.caches import Caches, keys_of, pool_of
+from dreambooth_operator import decide_job, decide_model, decide_pool, gpu_time, metrics
+from dreambooth_operator.caches import Caches
 from dreambooth_operator.children import CONTEST, Children, Outdated, Refused, contested
 from dreambooth_operator.cluster import ApiFault, Cluster
+from dreambooth_operator.decide_job import POLL
 from dreambooth_operator.events import event
 from dreambooth_operator.fence import NotLeading
 from dreambooth_operator.keys import Keys
+from dreambooth_operator.lookups import Lookups
 from dreambooth_operator.memory import Memories, Memory
 from dreambooth_operator.observe import observe_job, observe_model, observe_pool
 from dreambooth_operator.queue import WorkQueue
 from dreambooth_operator.settings import Settings
-from dreambooth_operator.status import read
 from dreambooth_operator.traffic import Gateways
-from dreambooth_operator.views import Body, Decision, JobView, Key, ModelView, PoolView, Problem, View
+from dreambooth_operator.views import Body, Decision, JobView, Key, Problem, View
 
 # However quiet it is, everything is looked at again after this, seconds: without an API call where all is well.
 RESYNC = 600.0
-POLL = 10.0
 # What was decided on an outdated view is decided again, once the watches have caught up, seconds.
 CATCH_UP = 0.5
 
 logger = logging.getLogger(__name__)
-V = TypeVar("V", bound=View)
 
 
 class Reconciler:
@@ -67,10 +48,9 @@ class Reconciler:
     ) -> None:
         """`keys`: what gateways are told of API keys, too."""
         self._cluster, self._caches, self._settings, self._queue = cluster, caches, settings, queue
-        self._session = session
+        self._lookups = Lookups(cluster, caches, settings, session, keys or Keys(cluster, caches))
         self._children = Children(cluster)
         self._memories = Memories()
-        self._keys = keys or Keys(cluster, caches)
         self._kinds = {names.JOB_KIND: self._job, names.MODEL_KIND: self._model, names.POOL_KIND: self._pool}
         # What gateways report, in this term.
         self.gateways = Gateways(time.monotonic())
@@ -106,8 +86,7 @@ class Reconciler:
         memory = self._memories.of(body["metadata"]["uid"])
         view = observe_job(self._caches, memory, body, datetime.now(UTC))
         _count_gpu_time(view, memory)
-        view = replace(view, missing=await self._missing_for_job(view), report=await self._report(view, memory))
-        view = replace(view, complaint=await inputs.complaint(self._cluster, view))
+        view = await self._lookups.of_job(view, memory)
         decision = decide_job.decide_job(view, self._settings)
 
         def refused(problem: Problem, final: bool) -> Decision:
@@ -118,14 +97,11 @@ class Reconciler:
     async def _model(self, body: Body) -> None:
         memory = self._memories.of(body["metadata"]["uid"])
         view = observe_model(self._caches, memory, body, datetime.now(UTC))
-        rollout = read(PersonalizedModelStatus, view.body).rollout
-        subject = f"{view.namespace}/{view.name}"
+        view = await self._lookups.of_model(view, memory)
+        subject, rollout = f"{view.namespace}/{view.name}", view.status.rollout
         total = self.gateways.seen(subject, rollout.digest if rollout else "")
         view = replace(
             view,
-            missing=await self._missing_for_model(view),
-            locked=await self._locked(view),
-            adapter=await self._adapter(view, memory),
             demand=self.gateways.demand([subject], time.monotonic()),
             seen=memory.since_step(rollout, total),
         )
@@ -137,88 +113,14 @@ class Reconciler:
     async def _pool(self, body: Body) -> None:
         memory = self._memories.of(body["metadata"]["uid"])
         view = observe_pool(self._caches, memory, body, datetime.now(UTC))
+        view = await self._lookups.of_pool(view)
         models = self._caches.models_of_pool(view.namespace, view.name)
         subjects = (f"{view.namespace}/{model}" for model in models)
-        view = replace(
-            view,
-            missing=await self._missing_for_pool(view),
-            demand=self.gateways.demand(subjects, time.monotonic()),
-        )
+        view = replace(view, demand=self.gateways.demand(subjects, time.monotonic()))
         decision = decide_pool.decide_pool(view, self._settings)
         await self._carry_out(
             names.POOL_KIND, view, memory, decision, lambda problem, final: decide_pool.refused(view, problem)
         )
-
-    async def _missing_for_job(self, view: JobView) -> Problem | None:
-        """Looked up only as long as nothing was started: afterwards the pods themselves say what they lack."""
-        phase = (view.body.get("status") or {}).get("phase")
-        begun = view.child("Job", names.prepare_job(view.name)) or view.child("Job", names.training(view.name))
-        if view.deleted or begun or phase in {Phase.SUCCEEDED, Phase.FAILED}:
-            return None
-        try:
-            spec = parse_job({key: view.body.get(key) for key in ("metadata", "spec")}).spec
-        except InvalidResource:
-            return None
-        if spec.suspend:
-            return None
-        return await inputs.missing(self._cluster, view.namespace, inputs.needs(spec))
-
-    async def _missing_for_model(self, view: ModelView) -> Problem | None:
-        if view.deleted or view.children or pool_of(view.body):
-            return None
-        return await inputs.missing(self._cluster, view.namespace, iter([inputs.STORE]))
-
-    async def _missing_for_pool(self, view: PoolView) -> Problem | None:
-        if view.deleted or view.children:
-            return None
-        return await inputs.missing(self._cluster, view.namespace, inputs.pool_needs(view.body))
-
-    async def _locked(self, view: ModelView) -> Problem | None:
-        """Why nobody can ask a model that keys open."""
-        secret = keys_of(view.body)
-        if not secret or view.deleted or not self._settings.gateway_url:
-            return None
-        if await self._keys.of(view.namespace, secret):
-            return None
-        message = f"spec.serving.access.secret: there is no Secret {secret} with a key in it in this namespace: "
-        return Problem(Reason.SECRET_NOT_FOUND, f"{message}until there is, nobody can ask this model")
-
-    async def _adapter(self, view: ModelView, memory: Memory) -> AdapterState | None:
-        """What the pool says of the artifact; None while no replica is ready. It is asked until it is settled; that the
-        store was away settles nothing."""
-        artifact = decide_model.unverified(view, self._settings) if view.pool else None
-        if artifact is None or view.pool is None:
-            return None
-        pool = view.pool["metadata"]
-        of = (artifact.digest, artifact.uri, view.generation, pool["uid"], pool.get("generation"))
-        if memory.adapter_of != of:
-            memory.adapter, memory.adapter_of, memory.adapter_asked = None, of, -math.inf
-        known = memory.adapter
-        failed = known is not None and known.phase == AdapterPhase.FAILED
-        if known and (known.phase == AdapterPhase.READY or (failed and known.reason != Reason.STORE_UNAVAILABLE)):
-            return known
-        pause = decide_shared.RECHECK if failed else decide_shared.ASK
-        # Timers are never early by more than this.
-        if time.monotonic() - memory.adapter_asked < pause - 0.1:
-            return known
-        address = adapters.replica(self._caches.pods(view.namespace, names.LABEL_POOL, pool["name"]), view.name)
-        if address:
-            memory.adapter_asked = time.monotonic()
-            request = AdapterRequest(name=view.name, uri=artifact.uri, digest=artifact.digest)
-            memory.adapter = await adapters.ask(self._session, address, request)
-        return memory.adapter
-
-    async def _report(self, view: JobView, memory: Memory) -> Report | None:
-        """What the trainer says; None when none runs. It is asked ten seconds after it was asked last, or after what it
-        said was written: then no two statuses that only tell progress are closer than that."""
-        pods = [pod for pod in (*view.train_pods, *view.prepare_pods) if causes.running(pod)]
-        address = next((pod["status"].get("podIP") for pod in pods if job_results.rank(pod) == 0), None)
-        if not address or view.deleted:
-            memory.report, memory.asked = None, -math.inf
-        elif time.monotonic() - memory.asked >= POLL:
-            memory.asked = time.monotonic()
-            memory.report = await progress.ask(self._session, address) or memory.report
-        return memory.report
 
     async def _carry_out(
         self,

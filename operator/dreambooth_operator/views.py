@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any, Literal, NamedTuple
 
 from dreambooth_api.adapters import AdapterState
+from dreambooth_api.model import PersonalizedModelStatus
 from dreambooth_api.reasons import Reason
 from dreambooth_api.result import Report
 from dreambooth_api.routes import Traffic
@@ -108,6 +109,8 @@ class JobView(View):
 class ModelView(View):
     """A PersonalizedModel, its pods, and the job that it refers to."""
 
+    # As it is in the body, parsed.
+    status: PersonalizedModelStatus = field(default_factory=PersonalizedModelStatus)
     # Its own, of the endpoint and of the canary.
     pods: tuple[Body, ...] = ()
     job: Body | None = None

@@ -1,5 +1,6 @@
 """The operator's two HTTP ports: health, and metrics with the scrape targets."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 from aiohttp import web
@@ -11,11 +12,11 @@ from dreambooth_operator.views import Body
 
 
 def health_app(health: Health) -> web.Application:
-    """`/healthz` and `/readyz`: 200 or 503, with the ages that they rest on."""
+    """`/healthz` and `/readyz`: 200 or 503, with the ages that they rest on, and how many tasks there are."""
 
     async def healthz(_: web.Request) -> web.Response:
         alive, facts = health.alive()
-        return web.json_response(facts, status=200 if alive else 503)
+        return web.json_response({**facts, "tasks": len(asyncio.all_tasks())}, status=200 if alive else 503)
 
     async def readyz(_: web.Request) -> web.Response:
         ready, facts = health.ready()

@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 
 from dreambooth_api import names
+from dreambooth_demo.platform import NAMESPACE, RELEASE
 from tests.cluster.waiting import SOON, wait
+from tests.operator.stage import world
 
 STAND_IN = Path(__file__).parent / "stand_in_trainer.py"
 CHILDREN = "jobs,pods,services,configmaps,deployments,horizontalpodautoscalers"
+OPERATOR = f"deployment/{RELEASE}-operator"
 
 
 def job(name: str, prepare: str = "ok", train: str = "ok", **spec: Any) -> dict[str, Any]:
@@ -23,25 +26,15 @@ def job(name: str, prepare: str = "ok", train: str = "ok", **spec: Any) -> dict[
     template = {
         "env": [{"name": key, "value": value} for key, value in env.items()],
         "resources": {"requests": {"cpu": "20m", "memory": "32Mi"}, "limits": {"memory": "128Mi"}},
+        **spec.pop("template", {}),
     }
-    topology = {
-        "nodes": 2,
-        "gpusPerNode": 0,
-        **spec.pop("topology", {}),
-        "template": template | spec.pop("template", {}),
-    }
-    return {
-        "apiVersion": names.API_VERSION,
-        "kind": names.JOB_KIND,
-        "metadata": {"name": name},
-        "spec": {
-            "baseModel": {"uri": "s3://dreambooth/examples/base"},
-            "subject": {"images": {"uri": "configMap://stand-in"}, "className": "robot"},
-            "topology": topology,
-            "publish": {"name": name},
-            **spec,
-        },
-    }
+    topology = {"nodes": 2, "gpusPerNode": 0, **spec.pop("topology", {}), "template": template}
+    return world.job(name, **{"subject": pictures("configMap://stand-in"), **spec, "topology": topology})
+
+
+def pictures(uri: str) -> dict[str, Any]:
+    """A subject with pictures from `uri`."""
+    return {"images": {"uri": uri}, "className": "robot"}
 
 
 @pytest.fixture
@@ -163,10 +156,6 @@ def test_after_its_ttl_the_children_go_and_the_job_stays(stage):
     assert condition(stage, "brief") == ("True", "DatasetInvalid")
 
 
-def pictures(uri: str) -> dict[str, Any]:
-    return {"images": {"uri": uri}, "className": "robot"}
-
-
 FAILURES = {
     "no-pictures": (job("no-pictures", subject=pictures("configMap://none")), "DatasetNotFound"),
     "no-claim": (job("no-claim", subject=pictures("pvc://none/x")), "DatasetNotFound"),
@@ -261,3 +250,40 @@ def test_a_shared_model_says_that_its_pool_is_not_there(stage):
     })  # fmt: skip
     wait(lambda: condition(stage, "shared", "Ready", "personalizedmodel") == ("False", "PoolNotFound"))
     assert "PoolNotFound" in told(stage, "shared")
+
+
+@pytest.fixture
+def replicated(stage):
+    """The stage with a second replica of the operator, until the test is over."""
+
+    def scale(replicas: str) -> None:
+        stage.kube.kubectl("scale", "-n", NAMESPACE, OPERATOR, f"--replicas={replicas}")
+        stage.kube.kubectl("rollout", "status", "-n", NAMESPACE, OPERATOR, "--timeout=90s")
+
+    before = stage.kube.kubectl("get", "-n", NAMESPACE, OPERATOR, "-o", "jsonpath={.spec.replicas}")
+    scale("2")
+    yield stage
+    scale(before)
+
+
+def leader(stage: Any) -> str:
+    """The pod that holds the operator's Lease; empty while none does."""
+    lease = stage.kube.get("lease", f"{RELEASE}-operator", NAMESPACE) or {"spec": {}}
+    return (lease["spec"].get("holderIdentity") or "").rpartition("_")[0]
+
+
+def test_a_second_replica_takes_over_when_the_leaders_pod_is_deleted(replicated):
+    first = wait(lambda: leader(replicated))
+    replicated.kube.kubectl("delete", "pod", first, "-n", NAMESPACE, "--wait=false")
+    replicated.apply(job("handed-over"))
+    assert wait(lambda: leader(replicated) not in ("", first) and leader(replicated), 20)
+    wait_for_phase(replicated, "handed-over", "Succeeded")
+    # Each child was made once, by whoever: the Job controller tells of each pod that it makes for which Job.
+    events = replicated.list("events", "--field-selector=involvedObject.kind=Job,reason=SuccessfulCreate")
+    made = sorted((event["involvedObject"]["name"], event["involvedObject"]["uid"]) for event in events)
+    assert [name for name, _ in made] == ["handed-over-prepare", "handed-over-train", "handed-over-train"]
+    assert len(set(made)) == 2
+    steps = ["Preparing", "Training", "Scoring", "Publishing", "Succeeded"]
+    told_of = [reason for reason in told(replicated, "handed-over") if reason in steps]
+    assert sorted(set(told_of)) == sorted(told_of)
+    assert status(replicated, "handed-over").get("restarts", 0) == 0

@@ -9,9 +9,11 @@ import pytest
 import yaml
 
 from dreambooth_api import names
+from dreambooth_api.model import PersonalizedModelStatus
 from dreambooth_api.result import PrepareResult, dump_result
 from dreambooth_operator import clock
 from dreambooth_operator.settings import Settings
+from dreambooth_operator.status import read
 from dreambooth_operator.views import ChildRef, JobView, ModelView, PoolView
 from tests.operator.life import Life
 from tests.operator.stage import apiserver
@@ -111,7 +113,7 @@ class Make:
     def model_view(self, body, *children, **fields):
         """A model's view with children."""
         found = {ChildRef(child["kind"], child["metadata"]["name"]): child for child in children}
-        return ModelView(body=body, now=NOW, children=found, **fields)
+        return ModelView(body=body, now=NOW, children=found, status=read(PersonalizedModelStatus, body), **fields)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from dreambooth_api import names
 from dreambooth_api.model import PersonalizedModelStatus
 from dreambooth_operator import status as statuses
 from dreambooth_operator.traffic import Demand
-from dreambooth_operator.views import ChildRef
+from dreambooth_operator.views import ChildRef, ModelView
 
 A, B, C = ("sha256:" + letter * 64 for letter in "abc")
 IDLE = Demand(known=True, idle=1e6)
@@ -46,7 +46,8 @@ class Serving:
             del children[ref]
         body = {**self.view.body, "status": decision.status} if decision.status else self.view.body
         self.told += [told.reason for told in decision.told]
-        self.view = replace(self.view, body=body, children=children)
+        parsed = {"status": statuses.read(PersonalizedModelStatus, body)} if isinstance(self.view, ModelView) else {}
+        self.view = replace(self.view, body=body, children=children, **parsed)
         return decision
 
     def run(self, seconds=0.0, **fields):
@@ -113,4 +114,4 @@ class Serving:
 
     @property
     def rollout(self):
-        return statuses.read(PersonalizedModelStatus, self.view.body).rollout
+        return self.view.status.rollout

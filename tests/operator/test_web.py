@@ -1,5 +1,7 @@
 """The operator's ports, over real HTTP, and what is on them."""
 
+import asyncio
+
 import aiohttp
 from aiohttp import web as aiohttp_web
 from aiohttp.test_utils import TestClient, TestServer
@@ -60,7 +62,11 @@ async def test_health_is_the_age_of_the_work():
         hanging = 1000.0
         answer = await client.get("/healthz")
         assert answer.status == 503
-        assert (await answer.json())["oldestWork"] == 1000.0
+        facts = await answer.json()
+        assert facts["oldestWork"] == 1000.0
+        sleeping = asyncio.create_task(asyncio.sleep(60))
+        assert (await (await client.get("/healthz")).json())["tasks"] == facts["tasks"] + 1
+        sleeping.cancel()
         hanging = 0.0
         health.ticked -= 1000
         assert (await client.get("/healthz")).status == 503

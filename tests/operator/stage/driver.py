@@ -60,8 +60,9 @@ class Driver:
 
     async def _jobs(self) -> None:
         async for kind, job in self._api.events("jobs"):
-            uid, finished = job["metadata"]["uid"], (job.get("status") or {}).get("completionTime")
-            if kind == "DELETED" or finished or job["spec"].get("suspend") or uid in self._busy:
+            # What has begun is over, or another driver's.
+            uid, begun = job["metadata"]["uid"], (job.get("status") or {}).get("startTime")
+            if kind == "DELETED" or begun or job["spec"].get("suspend") or uid in self._busy:
                 continue
             self._busy.add(uid)
             task = asyncio.create_task(self._run(job))
