@@ -9,6 +9,9 @@ export DREAMBOOTH_CACHE
 export PATH := $(DREAMBOOTH_CACHE)/bin:$(PATH)
 # Two torch processes on few cores crawl when OpenMP's threads spin while they wait.
 export OMP_WAIT_POLICY := PASSIVE
+# Tests run in so many processes at once: the real cluster's in one, mostly waiting; fast ones in the other.
+WORKERS ?= 2
+PYTEST := HF_HUB_OFFLINE=1 .venv/bin/python -m pytest --numprocesses $(WORKERS)
 LOCAL := PYTHONPATH=local $(PYTHON) -m dreambooth_local
 
 .PHONY: demo test test-fast lint up down bench generate clean
@@ -17,10 +20,10 @@ demo: .venv/installed ## From a bare machine to the first picture of a new subje
 	.venv/bin/python -m dreambooth_demo --out demo
 
 test: .venv/installed ## All tests; a cluster that they brought up is taken down again
-	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest
+	$(PYTEST)
 
 test-fast: .venv/installed ## The tests that need no cluster
-	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -m "not cluster and not local_lifecycle"
+	$(PYTEST) -m "not cluster and not local_lifecycle"
 
 lint: .venv/installed ## Style, types and the import rules
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports

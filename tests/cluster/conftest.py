@@ -20,6 +20,7 @@ from dreambooth_demo.store import open_store, upload_examples
 from dreambooth_demo.watch import wait_for_job, wait_for_model
 
 ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples/robot/job.yaml"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,14 +37,15 @@ def _make_namespace(kube: Kube) -> str:
 
 
 def _delete_namespace(kube: Kube, name: str) -> None:
+    """Without waiting: a pod that serves takes its time to end, and no test looks into another's namespace."""
     if not kube.kubeconfig.exists() or kube.get("namespace", name, name) is None:
         return  # it went with the cluster: tests/local/test_lifecycle.py
-    kube.kubectl("delete", "dreamboothjobs,personalizedmodels,servingpools", "--all", "-n", name, "--timeout=60s")
-    kube.kubectl("delete", "namespace", name, "--timeout=120s")
+    kube.kubectl("delete", "dreamboothjobs,personalizedmodels,servingpools", "--all", "-n", name, "--wait=false")
+    kube.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture(scope="session")
-def shared_namespace(kube: Kube) -> Iterator[str]:
+def shared_namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
     """The platform is installed, and this namespace has a store."""
     platform.check_not_foreign(kube)
     name = _make_namespace(kube)
@@ -54,6 +56,9 @@ def shared_namespace(kube: Kube) -> Iterator[str]:
     platform.install(kube, ROOT / "charts/dreambooth", [name, *kept])
     store, bucket = open_store(kube, name)
     upload_examples(store, bucket, ROOT / "examples")
+    if any("trained" in getattr(item, "fixturenames", ()) for item in request.session.items):
+        # It takes minutes: begun now, it is done when a test looks at it.
+        kube.kubectl("apply", "-n", name, "-f", str(EXAMPLE))
     yield name
     _delete_namespace(kube, name)
 
@@ -124,8 +129,8 @@ def cluster(kube: Kube, namespace: str) -> Cluster:
 
 @pytest.fixture
 def example_job() -> dict[str, Any]:
-    """examples/robot/job.yaml, to be changed by a test."""
-    return yaml.safe_load((ROOT / "examples/robot/job.yaml").read_text())
+    """The example's job, to be changed by a test."""
+    return yaml.safe_load(EXAMPLE.read_text())
 
 
 @dataclass(frozen=True)
@@ -157,11 +162,9 @@ class Trained:
 
 @pytest.fixture(scope="session")
 def trained(kube: Kube, shared_namespace: str) -> Trained:
-    """examples/robot/job.yaml, applied and waited for: trained by two pods, published, served."""
-    text = (ROOT / "examples/robot/job.yaml").read_text()
-    job = yaml.safe_load(text)
+    """The example's job, waited for: trained by two pods, published, served."""
+    job = yaml.safe_load(EXAMPLE.read_text())
     name, model = job["metadata"]["name"], job["spec"]["publish"]["name"]
-    kube.kubectl("apply", "-n", shared_namespace, "-f", "-", stdin=text)
     wait_for_job(kube, shared_namespace, name, print, seconds=900)
     ready = wait_for_model(kube, shared_namespace, model, print, seconds=300)
     finished = kube.get("dreamboothjob", name, shared_namespace)
