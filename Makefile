@@ -7,6 +7,10 @@ UV ?= $(or $(shell command -v uv),$(DREAMBOOTH_CACHE)/uv/bin/uv)
 export DREAMBOOTH_CACHE
 # Programs that local/ compiles (helm, and kubectl where the machine has none) come first.
 export PATH := $(DREAMBOOTH_CACHE)/bin:$(PATH)
+# torch and its kin take four times as long to import where Python keeps nothing of what it compiled, as images often
+# ask it to; here it keeps that, and out of the checkout.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(DREAMBOOTH_CACHE)/pycache
 # Two torch processes on few cores crawl when OpenMP's threads spin while they wait.
 export OMP_WAIT_POLICY := PASSIVE
 # Tests run in so many processes at once: the real cluster's in one, mostly waiting; fast ones in the other.
