@@ -42,9 +42,10 @@ def control_plane(where: Places) -> str:
     """Network, certificates, etcd, API server, controllers, scheduler; returns once the API server is ready."""
     for folder in (where.state, where.run, where.state / "cni/conf", where.state / "volumes"):
         folder.mkdir(parents=True, exist_ok=True)
+    # First of all files: by it `teardown.is_ours` knows a cluster whose `up` was cut short.
+    (where.state / "cni/conf/10-pods.conflist").write_text(configs.cni(where))
     network.ensure(where.state)
     pki.ensure(where.state)
-    (where.state / "cni/conf/10-pods.conflist").write_text(configs.cni(where))
     (where.state / "containerd.toml").write_text(configs.containerd(where))
     (where.state / "kubelet.yaml").write_text(configs.kubelet(where))
     daemons, lines = Daemons(where.state), configs.control_plane(where, programs.paths(where))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dreambooth_local.commands import CommandFailed, run
 
-# What each is for: the node (containerd … iproute2), images (buildah, mmdebstrap), stand-ins (prometheus).
+# What each is for: the node (containerd … kmod), images (buildah, mmdebstrap), stand-ins (prometheus).
 PACKAGES = (
     "containerd",
     "runc",
@@ -19,6 +19,7 @@ PACKAGES = (
     "conntrack",
     "openssl",
     "iproute2",
+    "kmod",
     "ca-certificates",
     "buildah",
     "mmdebstrap",

@@ -87,7 +87,7 @@ def _traces(where: Places) -> None:
 
 def is_ours(state: Path) -> bool:
     """False for a folder that holds something, but no cluster of this package: it is never removed."""
-    if not state.exists() or not any(state.iterdir()):
+    if all(path.is_dir() for path in state.rglob("*")):
         return True
     config = state / "cni/conf/10-pods.conflist"
     with suppress(OSError, json.JSONDecodeError):

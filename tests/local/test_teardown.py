@@ -33,6 +33,12 @@ def test_an_absent_or_empty_folder_may_be_used(tmp_path):
     assert is_ours(tmp_path)
 
 
+def test_a_cluster_that_was_cut_short_at_its_first_folders_is_ours(tmp_path):
+    (tmp_path / "cni/conf").mkdir(parents=True)
+    (tmp_path / "volumes").mkdir()
+    assert is_ours(tmp_path)
+
+
 def test_a_cluster_of_ours_is_recognised_by_its_network(tmp_path):
     conf = tmp_path / "cni/conf/10-pods.conflist"
     conf.parent.mkdir(parents=True)
