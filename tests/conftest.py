@@ -3,7 +3,7 @@
 That is the one of KUBECONFIG, a local one that runs already, or one brought up. What was brought up is taken down at
 the end; on a cluster that was there, only the tests' namespaces come and go.
 
-With workers (`make test`) the cluster comes up, and its tests run, in one worker; the other files go to whoever is free.
+With workers (`make test`) one has the cluster and its tests; the other files go to whoever is free.
 """
 
 import os

@@ -35,7 +35,7 @@ class Scheduling(LoadFileScheduling):
 
 
 class LinePerFile:
-    """A line for each file once its tests have run, as pytest has it without workers; with them it prints dots alone."""
+    """A line for each file once its tests have run, as pytest has it without workers; with them it has but dots."""
 
     def __init__(self, terminal: Any) -> None:
         self.terminal = terminal

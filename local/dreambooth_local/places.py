@@ -48,8 +48,8 @@ class Places:
 
     @property
     def lock(self) -> Path:
-        """Held while the cluster changes, whichever cache and state an `up` or `down` has. Beside the sockets: those are
-        what two clusters would share."""
+        """Held while the cluster changes, whatever its cache and state. Beside the sockets: those are what two clusters
+        would share."""
         return self.run.with_suffix(".lock")
 
     @property
