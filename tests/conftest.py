@@ -72,7 +72,7 @@ class TakenDown:
 
     def pytest_sessionstart(self) -> None:
         self.ours = False
-        self.found = "KUBECONFIG" in os.environ or places(os.environ).kubeconfig.exists()
+        self.found = bool(os.environ.get("KUBECONFIG")) or places(os.environ).kubeconfig.exists()
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if not session.config.option.collectonly:

@@ -1,7 +1,5 @@
 """Imported by the server that ranks are forked from (`processes` in conftest.py): what each would import for itself."""
 
-import torch._dynamo  # noqa: F401
-
 from dreambooth_trainer import libraries, loop, scoring  # noqa: F401
 
 libraries.load()

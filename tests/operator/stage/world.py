@@ -106,9 +106,10 @@ async def final_state(api: Api, namespace: str) -> dict[str, Any]:
             stamp = metadata.get("annotations", {}).get(names.ANNOTATION_SPEC_DIGEST)
             suspended = (body.get("spec") or {}).get("suspend")
             state[f"{plural}/{metadata['name']}"] = {"owned": owners == [True], "made": bool(stamp), "off": suspended}
-    # Which steps on the way were told depends on when somebody looked: what must be told is trouble, and the end.
+    # Which steps on the way were told depends on when somebody looked: what must be told is trouble, and the end. And
+    # the API server has its say, too: of a Service whose address it has not yet written down.
     told = [e for e in await api.list("events", namespace) if e["type"] == "Warning" or e["reason"] == "Succeeded"]
-    events = {(e["involvedObject"]["kind"], e["reason"]) for e in told}
+    events = {(e["involvedObject"]["kind"], e["reason"]) for e in told if e["involvedObject"]["kind"] != "Service"}
     state["events"] = sorted(events)
     return state
 
