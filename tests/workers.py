@@ -1,6 +1,5 @@
 """`make test` divides the tests among worker processes (pytest-xdist): which goes where, and what is told meanwhile."""
 
-import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Generator, Sequence
 from typing import Any
@@ -10,6 +9,8 @@ from xdist.scheduler import LoadFileScheduling
 
 # These share one cluster and what they made on it: one worker runs them all, in their order.
 ON_THE_CLUSTER = ("tests/cluster/", "tests/local/test_lifecycle.py")
+
+WIDTH = 72
 
 
 def on_the_cluster(nodeid: str) -> bool:
@@ -68,7 +69,8 @@ class LinePerFile:
             self.tell(file)
 
     def tell(self, file: str) -> None:
-        lines = textwrap.wrap(f"{file} {self.letters.pop(file, '')}", 72)
-        for line in lines[:-1]:
+        text = f"{file} {self.letters.pop(file, '')}"
+        *full, last = (text[at : at + WIDTH] for at in range(0, len(text), WIDTH))
+        for line in full:
             self.terminal.write_line(line)
-        self.terminal.write_line(f"{lines[-1]:<72} [{100 * self.ended // self.total:3d}%]")
+        self.terminal.write_line(f"{last:<{WIDTH}} [{100 * self.ended // self.total:3d}%]")

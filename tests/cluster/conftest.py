@@ -20,7 +20,6 @@ from dreambooth_demo.store import open_store, upload_examples
 from dreambooth_demo.watch import wait_for_job, wait_for_model
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "examples/robot/job.yaml"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -45,7 +44,7 @@ def _delete_namespace(kube: Kube, name: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def shared_namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str]:
+def shared_namespace(kube: Kube) -> Iterator[str]:
     """The platform is installed, and this namespace has a store."""
     platform.check_not_foreign(kube)
     name = _make_namespace(kube)
@@ -56,9 +55,6 @@ def shared_namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[str
     platform.install(kube, ROOT / "charts/dreambooth", [name, *kept])
     store, bucket = open_store(kube, name)
     upload_examples(store, bucket, ROOT / "examples")
-    if any("trained" in getattr(item, "fixturenames", ()) for item in request.session.items):
-        # It takes minutes: begun now, it is done when a test looks at it.
-        kube.kubectl("apply", "-n", name, "-f", str(EXAMPLE))
     yield name
     _delete_namespace(kube, name)
 
@@ -129,8 +125,8 @@ def cluster(kube: Kube, namespace: str) -> Cluster:
 
 @pytest.fixture
 def example_job() -> dict[str, Any]:
-    """The example's job, to be changed by a test."""
-    return yaml.safe_load(EXAMPLE.read_text())
+    """examples/robot/job.yaml, to be changed by a test."""
+    return yaml.safe_load((ROOT / "examples/robot/job.yaml").read_text())
 
 
 @dataclass(frozen=True)
@@ -162,9 +158,11 @@ class Trained:
 
 @pytest.fixture(scope="session")
 def trained(kube: Kube, shared_namespace: str) -> Trained:
-    """The example's job, waited for: trained by two pods, published, served."""
-    job = yaml.safe_load(EXAMPLE.read_text())
+    """examples/robot/job.yaml, applied and waited for: trained by two pods, published, served."""
+    text = (ROOT / "examples/robot/job.yaml").read_text()
+    job = yaml.safe_load(text)
     name, model = job["metadata"]["name"], job["spec"]["publish"]["name"]
+    kube.kubectl("apply", "-n", shared_namespace, "-f", "-", stdin=text)
     wait_for_job(kube, shared_namespace, name, print, seconds=900)
     ready = wait_for_model(kube, shared_namespace, model, print, seconds=300)
     finished = kube.get("dreamboothjob", name, shared_namespace)
