@@ -7,8 +7,15 @@ UV ?= $(or $(shell command -v uv),$(DREAMBOOTH_CACHE)/uv/bin/uv)
 export DREAMBOOTH_CACHE
 # Programs that local/ compiles (helm, and kubectl where the machine has none) come first.
 export PATH := $(DREAMBOOTH_CACHE)/bin:$(PATH)
+# torch and its kin take four times as long to import where Python keeps nothing of what it compiled, as images often
+# ask it to; here it keeps that, and out of the checkout.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX := $(DREAMBOOTH_CACHE)/pycache
 # Two torch processes on few cores crawl when OpenMP's threads spin while they wait.
 export OMP_WAIT_POLICY := PASSIVE
+# Tests run in so many processes at once: the real cluster's in one, mostly waiting; fast ones in the other.
+WORKERS ?= 2
+PYTEST := HF_HUB_OFFLINE=1 .venv/bin/python -m pytest --numprocesses $(WORKERS)
 LOCAL := PYTHONPATH=local $(PYTHON) -m dreambooth_local
 
 .PHONY: demo test test-fast lint up down bench generate clean
@@ -17,10 +24,10 @@ demo: .venv/installed ## From a bare machine to the first picture of a new subje
 	.venv/bin/python -m dreambooth_demo --out demo
 
 test: .venv/installed ## All tests; a cluster that they brought up is taken down again
-	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest
+	$(PYTEST)
 
 test-fast: .venv/installed ## The tests that need no cluster
-	HF_HUB_OFFLINE=1 .venv/bin/python -m pytest -m "not cluster and not local_lifecycle"
+	$(PYTEST) -m "not cluster and not local_lifecycle"
 
 lint: .venv/installed ## Style, types and the import rules
 	.venv/bin/ruff check . && .venv/bin/ruff format --check . && .venv/bin/mypy && .venv/bin/lint-imports

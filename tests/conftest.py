@@ -1,14 +1,16 @@
-"""Order of the whole run, and the one real cluster of all cluster tests.
+"""The order of the whole run, and the one real cluster of all cluster tests.
 
 That is the one of KUBECONFIG, a local one that runs already, or one brought up. What was brought up is taken down at
 the end; on a cluster that was there, only the tests' namespaces come and go.
+
+With workers (`make test`) one has the cluster and its tests; the other files go to whoever is free.
 """
 
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +19,103 @@ import pytest
 from dreambooth_demo.kube import Kube
 from dreambooth_local import packages, programs
 from dreambooth_local.places import places
+from dreambooth_local.up import compile_cluster
+from tests.workers import LinePerFile, Scheduling, on_the_cluster, unit_of
 
-# The first cluster test waits for the cluster: on a bare machine Kubernetes and MinIO are compiled, images are built.
+# The first test waits for the cluster: on a bare machine Kubernetes and MinIO are compiled, images are built.
 COLD_START_SECONDS = 3600
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests, then cluster tests, then those that kill the cluster; otherwise the order stays."""
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Once for the whole run: not in the workers."""
+    if hasattr(config, "workerinput"):
+        return
+    config.pluginmanager.register(TakenDown())
+    if config.option.dist != "no" and config.option.verbose == 0:
+        config.pluginmanager.register(LinePerFile(config.pluginmanager.getplugin("terminalreporter")))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    config.option.loadscopereorder = False  # the order is the one of `pytest_collection_modifyitems`
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Fast tests, those that need programs, cluster tests, those that kill the cluster; otherwise the order stays.
+
+    With workers the cluster's come first: one worker waits for it while the others run fast tests.
+    """
+    first = -1 if hasattr(config, "workerinput") else 2
 
     def stage(item: pytest.Item) -> int:
-        return 2 if item.get_closest_marker("local_lifecycle") else 1 if item.get_closest_marker("cluster") else 0
+        if item.get_closest_marker("local_lifecycle"):
+            return 3
+        return first if on_the_cluster(item.nodeid) else 1 if item.get_closest_marker("cluster") else 0
 
     items.sort(key=stage)
-    if first := next((item for item in items if stage(item)), None):
-        first.add_marker(pytest.mark.timeout(COLD_START_SECONDS))
+    begun: set[str] = set()
     for item in items:
-        if isinstance(item, pytest.Function) and item.get_closest_marker("cluster"):
+        if not item.get_closest_marker("cluster"):
+            continue
+        if (unit := unit_of(item.nodeid)) not in begun:
+            begun.add(unit)
+            item.add_marker(pytest.mark.timeout(COLD_START_SECONDS))
+        if isinstance(item, pytest.Function):
             # First of all: programs that such tests call (helm) are there once the cluster is. In a list of its own:
             # the items of one function share theirs, and a parameter that needs no cluster must not wait for one.
-            item.fixturenames = ["kube", *item.fixturenames]
+            item.fixturenames = ["kube" if on_the_cluster(item.nodeid) else "compiled", *item.fixturenames]
+
+
+class TakenDown:
+    """A run that has cluster tests, and found no cluster, leaves none: neither after failures nor after Ctrl-C."""
+
+    def pytest_sessionstart(self) -> None:
+        self.ours = False
+        self.found = bool(os.environ.get("KUBECONFIG")) or places(os.environ).kubeconfig.exists()
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if not session.config.option.collectonly:
+            self.pytest_xdist_node_collection_finished([item.nodeid for item in session.items])
+
+    def pytest_xdist_node_collection_finished(self, ids: Sequence[str]) -> None:
+        self.ours = not self.found and any(map(on_the_cluster, ids))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self) -> None:
+        """After the workers have ended."""
+        if self.ours:
+            _local("down")
+
+
+def _local(command: str) -> None:
+    subprocess.run([sys.executable, "-m", "dreambooth_local", command], check=True)
+
+
+@pytest.fixture(scope="session")
+def found_running() -> bool:
+    """Whether there was a local cluster before the tests began, well or not: a moment's complaint (DNS under load) must
+    never make the tests take away what is someone's."""
+    return places(os.environ).kubeconfig.exists()
+
+
+@pytest.fixture(scope="session")
+def kube(found_running: bool) -> Kube:
+    """The cluster, bare."""
+    if given := os.environ.get("KUBECONFIG"):
+        return Kube(Path(given.split(":")[0]))
+    # Also for one that runs: `up` is idempotent, and brings images of the present code.
+    _local("up")
+    return Kube(places(os.environ).kubeconfig, local=True)
+
+
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """Programs that the cluster is made of, for tests that run some of them without it: helm, an API server, promtool.
+    What is missing is compiled or installed (minutes, once per machine)."""
+    where = places(os.environ)
+    packages.install(where.logs / "packages.log")
+    compile_cluster(where, where.logs / "compile.log")
 
 
 @pytest.fixture(scope="session")
@@ -57,33 +137,6 @@ def chromium() -> dict[str, Any]:
         "--disable-component-update", "--disable-sync",
     ]  # fmt: skip
     return {"executable_path": shutil.which("chromium"), "args": quiet}
-
-
-def _local(command: str) -> None:
-    subprocess.run([sys.executable, "-m", "dreambooth_local", command], check=True)
-
-
-@pytest.fixture(scope="session")
-def found_running() -> bool:
-    """Whether there was a local cluster before the tests began, well or not: a moment's complaint (DNS under load) must
-    never make the tests take away what is someone's."""
-    return places(os.environ).kubeconfig.exists()
-
-
-@pytest.fixture(scope="session")
-def kube(request: pytest.FixtureRequest) -> Iterator[Kube]:
-    """The cluster, bare."""
-    if given := os.environ.get("KUBECONFIG"):
-        yield Kube(Path(given.split(":")[0]))
-        return
-    found = request.getfixturevalue("found_running")
-    # Also for one that runs: `up` is idempotent, and brings images of the present code.
-    _local("up")
-    try:
-        yield Kube(places(os.environ).kubeconfig, local=True)
-    finally:
-        if not found:
-            _local("down")
 
 
 @pytest.fixture(scope="session")

@@ -10,9 +10,10 @@ import sys
 from dreambooth_local import cluster, health, images, teardown
 from dreambooth_local.capability import capable
 from dreambooth_local.commands import CommandFailed
+from dreambooth_local.locks import alone
 from dreambooth_local.places import Places, places
 from dreambooth_local.progress import Progress, Step, StepFailed
-from dreambooth_local.up import alone, up
+from dreambooth_local.up import up
 
 
 def main() -> int:
@@ -42,7 +43,7 @@ def bring_up(where: Places, progress: Progress) -> None:
 
 def take_down(where: Places, progress: Progress) -> None:
     """Nothing is left but the cache."""
-    with alone(where):
+    with alone(where.lock):
         if not teardown.is_ours(where.state):
             raise cluster.NotUp(f"{where.state} holds something that is not this cluster's: nothing was removed")
         progress.say(teardown.down(where))
@@ -50,7 +51,7 @@ def take_down(where: Places, progress: Progress) -> None:
 
 def renew_images(where: Places, progress: Progress) -> None:
     """Images of the present sources, on a cluster that runs."""
-    with alone(where):
+    with alone(where.lock):
         progress.run([
             Step("build images", lambda: images.build(where)),
             Step("images on the node", lambda: images.load(where), ["build images"]),

@@ -48,8 +48,14 @@ class Places:
 
     @property
     def lock(self) -> Path:
-        """Held while the cluster changes. Beside the sockets: those are what two clusters would share."""
+        """Held while the cluster changes, whatever its cache and state. Beside the sockets: those are what two clusters
+        would share."""
         return self.run.with_suffix(".lock")
+
+    @property
+    def compile_lock(self) -> Path:
+        """Held while programs are compiled."""
+        return self.cache / "compile.lock"
 
     @property
     def containerd_socket(self) -> Path:

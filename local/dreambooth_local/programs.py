@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreambooth_local.commands import run
+from dreambooth_local.locks import alone
 from dreambooth_local.places import Places
 
 GO_SOURCES = Path(__file__).parent / "go"  # go.mod and go.sum pin every module
@@ -120,18 +121,24 @@ def build_environment(environ: Mapping[str, str], out: Path) -> dict[str, str]:
 
 
 def ensure(where: Places, wanted: Sequence[Program], log: Path) -> str:
-    """Compiles what is missing of `wanted` (all of one module, or one program); a file appears whole or not at all."""
-    lacking = absent(where, wanted)
-    if lacking:
-        where.programs.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=where.programs, prefix=".build-") as folder:
-            out = Path(folder)
-            run(build_command(lacking, out), log=log, cwd=GO_SOURCES, env=build_environment(os.environ, out))
-            for program in lacking:
-                (out / program.built).replace(where.programs / program.file)
-    for program in wanted:
-        _point(where.programs / program.name, program.file)
+    """Compiles what is missing of `wanted` (all of one module, or one program); a file appears whole or not at all.
+    Processes that want the same wait for the first of them. Raises CommandFailed, or OSError where there is no Go."""
+    with alone(where.compile_lock):
+        lacking = absent(where, wanted)
+        if lacking:
+            _compile(where, lacking, log)
+        for program in wanted:
+            _point(where.programs / program.name, program.file)
     return f"compiled {', '.join(p.name for p in lacking)}" if lacking else "cached"
+
+
+def _compile(where: Places, lacking: Sequence[Program], log: Path) -> None:
+    where.programs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=where.programs, prefix=".build-") as folder:
+        out = Path(folder)
+        run(build_command(lacking, out), log=log, cwd=GO_SOURCES, env=build_environment(os.environ, out))
+        for program in lacking:
+            (out / program.built).replace(where.programs / program.file)
 
 
 def _point(link: Path, target: str) -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from dreambooth_local import cluster, health, images, packages, programs, teardown
 from dreambooth_local.builder import Builder
+from dreambooth_local.locks import alone
 from dreambooth_local.places import Places
 from dreambooth_local.progress import Progress, Step
 
@@ -40,7 +38,7 @@ def compile_cluster(where: Places, log: Path) -> str:
 
 def up(where: Places, progress: Progress) -> None:
     """Bring everything up; one that serves and knows the present images is left alone. Raises StepFailed, NotUp."""
-    with alone(where):
+    with alone(where.lock):
         if serves(where):
             progress.say("the local cluster is up")
             return
@@ -60,11 +58,3 @@ def serves(where: Places) -> bool:
     """Whether there is nothing to do."""
     done = timings(where).exists() and images.current() and not programs.missing(where)
     return done and not health.complaints(where)
-
-
-@contextmanager
-def alone(where: Places) -> Iterator[None]:
-    """One `up` or `down` at a time on this machine, whichever cache and state each has."""
-    with where.lock.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -36,10 +36,11 @@ def _make_namespace(kube: Kube) -> str:
 
 
 def _delete_namespace(kube: Kube, name: str) -> None:
+    """Without waiting: a pod that serves takes its time to end, and no test looks into another's namespace."""
     if not kube.kubeconfig.exists() or kube.get("namespace", name, name) is None:
         return  # it went with the cluster: tests/local/test_lifecycle.py
-    kube.kubectl("delete", "dreamboothjobs,personalizedmodels,servingpools", "--all", "-n", name, "--timeout=60s")
-    kube.kubectl("delete", "namespace", name, "--timeout=120s")
+    kube.kubectl("delete", "dreamboothjobs,personalizedmodels,servingpools", "--all", "-n", name, "--wait=false")
+    kube.kubectl("delete", "namespace", name, "--wait=false")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """The order of `up`."""
 
-import subprocess
 from pathlib import Path
 
 from dreambooth_local import up
@@ -33,14 +32,3 @@ def test_compiling_and_packages_begin_at_once_and_images_do_not_wait_for_the_clu
 
 def test_a_cluster_whose_up_was_cut_short_does_not_serve(tmp_path):
     assert not up.serves(Places(tmp_path / "cache", tmp_path / "state"))
-
-
-def test_a_second_command_waits_for_the_first(tmp_path):
-    run = tmp_path / "run"
-    where = Places(tmp_path / "cache", tmp_path / "state", run)
-    assert Places(tmp_path / "other cache", tmp_path / "other state", run).lock == where.lock
-    with up.alone(where):
-        # Another process by exec: a fork would share this one's lock.
-        line = ["flock", "--timeout", "0.2", str(where.lock), "true"]
-        assert subprocess.run(line, check=False).returncode != 0
-    assert subprocess.run(line, check=False).returncode == 0

@@ -164,7 +164,7 @@ def ready(tmp_path: Path, class_images: Path, context, prepare, small_job) -> Ca
 def processes():
     """Processes that need not import torch anew: forked from a server that has it."""
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload(["dreambooth_trainer.loop", "diffusers", "transformers"])
+    server.set_forkserver_preload(["tests.trainer.loaded"])
     return server
 
 

@@ -1,0 +1,5 @@
+"""Imported by the server that ranks are forked from (`processes` in conftest.py): what each would import for itself."""
+
+from dreambooth_trainer import libraries, loop, scoring  # noqa: F401
+
+libraries.load()
