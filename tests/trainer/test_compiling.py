@@ -1,0 +1,84 @@
+"""`training.compile`: the same training by programs, with one rank and two, killed and resumed."""
+
+import signal
+import sysconfig
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreambooth_trainer import compiling, loop
+from dreambooth_trainer.checkpoint import Checkpoints
+from dreambooth_trainer.faults import SpecFault
+from dreambooth_trainer.prepare import Inputs
+from tests.trainer.conftest import final_hash
+from tests.trainer.test_distributed import curve_of_a_rank
+from tests.trainer.test_session import train_until_killed
+
+
+def test_what_cannot_be_compiled_is_refused_before_anything_is_drawn(
+    context, small_job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(**training: bool) -> str:
+        with pytest.raises(SpecFault, match=r"training\.compile: ") as e:
+            Inputs(context(small_job(training={"compile": True, **training}), tmp_path))
+        return str(e.value)
+
+    assert "aspectRatioBuckets" in refused(aspectRatioBuckets=True)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    assert f"needs {tmp_path}/Python.h" in refused()
+    monkeypatch.setenv("CXX", "/no/such/c++")
+    assert "needs /no/such/c++" in refused()
+    Inputs(context(small_job(), tmp_path))
+
+
+def test_killed_and_resumed_is_equal_to_uninterrupted(
+    sdxl_ready, desk, processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The killed one by programs of its own, the same in both of its processes."""
+    how = {"training": {"compile": True, "steps": 4, "batchSize": 1, "ema": 0.9}, "checkpoints": {"everySteps": 1}}
+    straight, killed = sdxl_ready("straight", **how), sdxl_ready("killed", **how)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        child = processes.Process(target=train_until_killed, args=(killed, 2))
+        child.start()
+        monkeypatch.setenv(compiling.CACHE, str(tmp_path / "programs"))
+        loop.train(straight, desk(straight))
+        child.join(300)
+        assert child.exitcode == -signal.SIGKILL
+        made = programs(killed.work / "compiled")
+        monkeypatch.setenv(compiling.CACHE, str(killed.work / "compiled"))
+        told = desk(killed)
+        loop.train(killed, told)
+    finally:
+        torch.set_num_threads(threads)
+    assert told.board.resumes == 1
+    assert Checkpoints(killed, print).committed()[-1] == 4
+    assert made
+    assert programs(killed.work / "compiled") == made
+    assert final_hash(killed) == final_hash(straight)
+
+
+def programs(folder: Path) -> set[str]:
+    """What is in a cache of compiled programs."""
+    return {path.name for path in folder.rglob("*.so")}
+
+
+@pytest.mark.parametrize("method", ["LoRA", "Full"])
+def test_two_ranks_train_as_without_it(sdxl_ready, processes, free_port, tmp_path: Path, method: str) -> None:
+    """Losses of the later steps follow from averaged gradients of all that trains."""
+    curves = []
+    for compiled in (False, True):
+        training = {"compile": compiled, "batchSize": 1, "learningRate": 1e-3}
+        ctx, port, out = sdxl_ready(f"compiled-{compiled}", method={"type": method}, training=training), free_port(), tmp_path
+        ranks = [processes.Process(target=curve_of_a_rank, args=(ctx, rank, 2, port, out)) for rank in range(2)]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(300)
+            assert process.exitcode == 0
+        traces = [torch.load(out / f"2-{rank}.pt", weights_only=False) for rank in range(2)]
+        curves.append(torch.stack([trace.per_sample for rank in traces for step in rank for trace in step]))
+        assert bool(programs(ctx.work / "compiled")) == compiled
+    torch.testing.assert_close(curves[1], curves[0], rtol=1e-4, atol=1e-5)
