@@ -1,5 +1,6 @@
 """`training.compile`: the same training by programs, with one rank and two, killed and resumed."""
 
+import os
 import signal
 import sysconfig
 from pathlib import Path
@@ -11,6 +12,7 @@ from dreambooth_trainer import compiling, loop
 from dreambooth_trainer.checkpoint import Checkpoints
 from dreambooth_trainer.faults import SpecFault
 from dreambooth_trainer.prepare import Inputs
+from dreambooth_trainer.process import settle_libraries
 from tests.trainer.conftest import final_hash
 from tests.trainer.test_distributed import curve_of_a_rank
 from tests.trainer.test_session import train_until_killed
@@ -30,6 +32,13 @@ def test_what_cannot_be_compiled_is_refused_before_anything_is_drawn(
     monkeypatch.setenv("CXX", "/no/such/c++")
     assert "needs /no/such/c++" in refused()
     Inputs(context(small_job(), tmp_path))
+
+
+def test_no_more_compilers_than_the_pod_has_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = {"OMP_NUM_THREADS": "3"}
+    monkeypatch.setattr(os, "environ", env)
+    settle_libraries()
+    assert env["TORCHINDUCTOR_COMPILE_THREADS"] == "3"
 
 
 def test_killed_and_resumed_is_equal_to_uninterrupted(
@@ -71,14 +80,14 @@ def test_two_ranks_train_as_without_it(sdxl_ready, processes, free_port, tmp_pat
     curves = []
     for compiled in (False, True):
         training = {"compile": compiled, "batchSize": 1, "learningRate": 1e-3}
-        ctx, port, out = sdxl_ready(f"compiled-{compiled}", method={"type": method}, training=training), free_port(), tmp_path
-        ranks = [processes.Process(target=curve_of_a_rank, args=(ctx, rank, 2, port, out)) for rank in range(2)]
+        ctx, port = sdxl_ready(f"compiled-{compiled}", method={"type": method}, training=training), free_port()
+        ranks = [processes.Process(target=curve_of_a_rank, args=(ctx, rank, 2, port, tmp_path)) for rank in range(2)]
         for process in ranks:
             process.start()
         for process in ranks:
             process.join(300)
             assert process.exitcode == 0
-        traces = [torch.load(out / f"2-{rank}.pt", weights_only=False) for rank in range(2)]
+        traces = [torch.load(tmp_path / f"2-{rank}.pt", weights_only=False) for rank in range(2)]
         curves.append(torch.stack([trace.per_sample for rank in traces for step in rank for trace in step]))
         assert bool(programs(ctx.work / "compiled")) == compiled
     torch.testing.assert_close(curves[1], curves[0], rtol=1e-4, atol=1e-5)
