@@ -3,13 +3,17 @@
 import os
 import signal
 import sysconfig
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 
 from dreambooth_trainer import compiling, loop
 from dreambooth_trainer.checkpoint import Checkpoints
+from dreambooth_trainer.context import Mirror
 from dreambooth_trainer.faults import SpecFault
 from dreambooth_trainer.prepare import Inputs
 from dreambooth_trainer.process import settle_libraries
@@ -47,13 +51,47 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("programs")
 
 
+@pytest.fixture
+def slight_ready(tmp_path: Path, examples: Path, context, prepare, small_job) -> Callable:
+    """`slight_ready(training={…})`: as `ready`, with a U-Net of so few layers that it is soon compiled."""
+    base = tmp_path / "world" / "base"
+    base.mkdir(parents=True)
+    for part in (examples / "base").iterdir():
+        if part.name != "unet":
+            (base / part.name).symlink_to(part)
+    (tmp_path / "world" / "robot").symlink_to(examples / "robot")
+    torch.manual_seed(0)
+    UNet2DConditionModel(
+        sample_size=8,
+        in_channels=8,
+        out_channels=8,
+        layers_per_block=1,
+        block_out_channels=(16,),
+        norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D",),
+        mid_block_type=None,
+        up_block_types=("UpBlock2D",),
+        attention_head_dim=2,
+        cross_attention_dim=96,
+    ).save_pretrained(base / "unet")
+
+    def make(folder: str, **spec):
+        spec = {"prior": {"weight": 0.0}, **spec}
+        ctx = context(small_job(**spec), tmp_path / folder)
+        ctx = replace(ctx, mirror=Mirror("s3://dreambooth/examples", tmp_path / "world"))
+        prepare(ctx)
+        return ctx
+
+    return make
+
+
 @pytest.mark.timeout(900)
 def test_killed_and_resumed_is_equal_to_uninterrupted(
-    sdxl_ready, desk, processes, shared: Path, monkeypatch: pytest.MonkeyPatch
+    slight_ready, desk, processes, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The killed one by programs of its own, the same in both of its processes."""
     how = {"training": {"compile": True, "steps": 4, "batchSize": 1, "ema": 0.9}, "checkpoints": {"everySteps": 1}}
-    straight, killed = sdxl_ready("straight", **how), sdxl_ready("killed", **how)
+    straight, killed = slight_ready("straight", **how), slight_ready("killed", **how)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -82,12 +120,12 @@ def programs(folder: Path) -> set[str]:
 
 
 @pytest.mark.timeout(900)
-def test_two_ranks_train_as_without_it(sdxl_ready, processes, free_port, shared: Path, tmp_path: Path) -> None:
+def test_two_ranks_train_as_without_it(slight_ready, processes, free_port, shared: Path, tmp_path: Path) -> None:
     """Losses of the later steps follow from averaged gradients of all that trains."""
     curves = []
     for compiled in (False, True):
         training = {"compile": compiled, "batchSize": 1, "learningRate": 1e-3}
-        ctx, port = sdxl_ready(f"compiled-{compiled}", training=training), free_port()
+        ctx, port = slight_ready(f"compiled-{compiled}", training=training), free_port()
         if compiled:
             (ctx.work / "compiled").symlink_to(shared)
         ranks = [processes.Process(target=curve_of_a_rank, args=(ctx, rank, 2, port, tmp_path)) for rank in range(2)]
