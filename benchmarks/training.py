@@ -1,6 +1,6 @@
 """Steps per second and start-up of this trainer and of diffusers' own example scripts, side by side.
 
-python benchmarks/training.py --scripts DIR [--rounds 3] [--steps 60] [--out FILE]
+python benchmarks/training.py --scripts DIR [--rounds 3] [--steps 60] [--compile] [--out FILE]
 
 DIR holds `train_dreambooth.py` and `train_dreambooth_lora.py` of huggingface/diffusers (folder `examples/dreambooth`),
 which are no part of this repository, and in DIR/site torchvision, which only they need. Without them the program says
@@ -11,6 +11,9 @@ by case. A round runs them one after the other, once per case; the figures are m
 after the first steps. The scripts compute their captions' states once (`--pre_compute_text_embeddings`) wherever they
 can. Nothing is tracked or saved while it is timed. OMP_WAIT_POLICY is PASSIVE everywhere: where cores are shared,
 threads that spin make a step of either side many times slower.
+
+With --compile this trainer also runs with `training.compile`: in the first round once where nothing is compiled yet,
+and in every round with what that left behind, as a restart has it.
 """
 
 import argparse
@@ -37,6 +40,7 @@ WARM = 10
 BATCH, RANK, RATE, CLASS_IMAGES, RESOLUTION = 2, 16, 1e-4, 16, 32
 SUBJECT, CLASS = "a photo of sks robot", "a photo of a robot"
 GOAL_PACE, GOAL_START = 2.0, 0.5
+COMPILING, COMPILED = "ours, compiling", "ours, compiled before"
 
 
 @dataclass(frozen=True)
@@ -53,8 +57,13 @@ class Case:
         text = "U-Net and text encoder" if self.text_encoder else "U-Net"
         return f"{self.method}, {text}, {'with' if self.prior else 'without'} prior"
 
-    def job(self, steps: int) -> dict[str, Any]:
-        """As a DreamBoothJob."""
+    @property
+    def key(self) -> str:
+        """The name as part of a path."""
+        return self.name.replace(" ", "-")
+
+    def job(self, steps: int, **training: object) -> dict[str, Any]:
+        """As a DreamBoothJob, with further settings of its training."""
         return {
             "apiVersion": "dreambooth.dev/v1alpha1",
             "kind": "DreamBoothJob",
@@ -83,6 +92,7 @@ class Case:
                     "lrScheduler": "constant",
                     "warmupSteps": 0,
                     "flip": False,
+                    **training,
                 },
                 "checkpoints": {"everySteps": 100_000},
                 "topology": {"gpusPerNode": 0},
@@ -132,14 +142,22 @@ class Lap:
     start_processor_seconds: float
 
 
-def child(mode: str, steps: int, work: Path, rest: list[str], scripts: Path, threads: int) -> Lap | None:
-    """Run one side in a process of its own."""
+def child(
+    mode: str,
+    steps: int,
+    work: Path,
+    rest: list[str],
+    scripts: Path,
+    threads: int,
+    more: dict[str, str] | None = None,
+) -> Lap | None:
+    """Run one side in a process of its own, with `more` in its environment."""
     out = work / "stamps.json"
     out.unlink(missing_ok=True)
     own = [os.environ["PYTHONPATH"]] if "PYTHONPATH" in os.environ else []
     path = os.pathsep.join([str(scripts / "site")] if mode == "theirs" else own)
     env = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
-    env |= {"PYTHONPATH": path}
+    env |= {"PYTHONPATH": path, **(more or {})}
     command = [sys.executable, str(CHILD), mode, str(steps + WARM), str(out), *rest]
     began = time.time()
     done = subprocess.run(command, env=env, capture_output=True, text=True, cwd=work)
@@ -165,13 +183,24 @@ def class_images(work: Path, scripts: Path, threads: int) -> None:
         (work / "class" / picture.name).write_bytes(picture.read_bytes())
 
 
-def lap_of_all(case: Case, number: int, work: Path, args: argparse.Namespace) -> dict[str, Lap]:
-    """One round of one case: ours in a folder that has only the class images, then the script, twice."""
-    folder = work / f"ours-{number}-{case.name.replace(' ', '-')}"
+def our_lap(
+    body: dict[str, Any], folder: Path, work: Path, args: argparse.Namespace, more: dict[str, str] | None = None
+) -> Lap | None:
+    """Ours, in `folder`, with `more` in its environment."""
     shutil.copytree(work / "drawn/store/priors", folder / "store/priors")
     job = folder / "job.json"
-    job.write_text(json.dumps(case.job(args.steps)))
-    laps = {"ours": child("ours", args.steps, work, [str(job), str(folder), "run"], args.scripts, args.threads)}
+    job.write_text(json.dumps(body))
+    return child("ours", args.steps, work, [str(job), str(folder), "run"], args.scripts, args.threads, more)
+
+
+def lap_of_all(case: Case, number: int, work: Path, args: argparse.Namespace) -> dict[str, Lap]:
+    """One round of one case: ours in folders that have only the class images, then the script, twice."""
+    laps = {"ours": our_lap(case.job(args.steps), work / f"ours-{number}-{case.key}", work, args)}
+    if args.compile:
+        body, programs = case.job(args.steps, compile=True), work / f"programs-{case.key}"
+        for name in (COMPILED,) if programs.exists() else (COMPILING, COMPILED):
+            folder = work / f"{name.replace(' ', '-')}-{number}-{case.key}"
+            laps[name] = our_lap(body, folder, work, args, {"TORCHINDUCTOR_CACHE_DIR": str(programs)})
     script = [str(args.scripts / SCRIPTS[case.method]), *case.arguments(work, args.steps)]
     for threads in sorted({1, args.threads}):
         shutil.rmtree(work / "theirs", ignore_errors=True)
@@ -185,20 +214,23 @@ def figures(case: Case, laps: list[dict[str, Lap]]) -> dict[str, Any]:
     pictures = BATCH * (2 if case.prior else 1)
     sides: dict[str, Any] = {}
     for name in laps[0]:
-        pace = statistics.median(lap[name].steps_per_second for lap in laps)
+        own = [lap[name] for lap in laps if name in lap]
+        pace = statistics.median(lap.steps_per_second for lap in own)
         sides[name] = {
             "steps_per_second": round(pace, 2),
             "images_per_second": round(pace * pictures, 1),
-            "start_seconds": round(statistics.median(lap[name].start_seconds for lap in laps), 2),
-            "peak_mib": round(statistics.median(lap[name].peak_mib for lap in laps)),
-            "step_processor_ms": round(statistics.median(lap[name].step_processor_ms for lap in laps), 1),
-            "start_processor_seconds": round(statistics.median(lap[name].start_processor_seconds for lap in laps), 2),
+            "start_seconds": round(statistics.median(lap.start_seconds for lap in own), 2),
+            "peak_mib": round(statistics.median(lap.peak_mib for lap in own)),
+            "step_processor_ms": round(statistics.median(lap.step_processor_ms for lap in own), 1),
+            "start_processor_seconds": round(statistics.median(lap.start_processor_seconds for lap in own), 2),
         }
-    mine, others = sides["ours"], [side for name, side in sides.items() if name != "ours"]
+    mine, others = sides["ours"], [side for name, side in sides.items() if name.startswith("diffusers")]
     best = max(side["steps_per_second"] for side in others)
     soonest = min(side["start_seconds"] for side in others)
     sides["times_faster"] = round(mine["steps_per_second"] / best, 2)
     sides["start_share"] = round(mine["start_seconds"] / soonest, 2)
+    if COMPILED in sides:
+        sides["times_faster_compiled"] = round(sides[COMPILED]["steps_per_second"] / best, 2)
     return sides
 
 
@@ -208,6 +240,8 @@ def goals(cases: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     for name, sides in cases.items():
         times, share = sides["times_faster"], sides["start_share"]
         found[f"times faster: {name}"] = {"value": times, "goal": GOAL_PACE, "met": times >= GOAL_PACE}
+        if (times := sides.get("times_faster_compiled")) is not None:
+            found[f"times faster, compiled: {name}"] = {"value": times, "goal": GOAL_PACE, "met": times >= GOAL_PACE}
         found[f"share of start-up: {name}"] = {"value": share, "goal": GOAL_START, "met": share <= GOAL_START}
     return found
 
@@ -245,6 +279,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--compile", action="store_true", help="measure training.compile too")
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()

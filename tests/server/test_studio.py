@@ -143,6 +143,33 @@ def test_other_adapters_draw_as_diffusers_draws_them(base: Path, places: Places,
     assert np.abs(as_array(ours) - as_array(plain)).max() > 8
 
 
+def test_older_names_of_an_adapters_layers_draw_alike(base: Path, places: Places, tmp_path: Path) -> None:
+    """Trainers of before named attention as diffusers does and all else as peft does; now all is named as peft does."""
+    import torch
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+    from diffusers.training_utils import _collate_lora_metadata
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft import LoraConfig, get_peft_model_state_dict
+
+    from dreambooth_server.studio import open_studio
+
+    torch.manual_seed(4)
+    unet: Any = UNet2DConditionModel.from_pretrained(str(base / "unet"))
+    targets = ["to_q", "to_out.0", "ff.net.2", "conv_in", "conv1"]
+    unet.add_adapter(LoraConfig(r=4, lora_alpha=8, use_dora=True, target_modules=targets, init_lora_weights=False))
+    layers, drawn = get_peft_model_state_dict(unet), set()
+    for name, named in (("old", convert_state_dict_to_diffusers(layers)), ("new", layers)):
+        folder = tmp_path / name
+        settings = _collate_lora_metadata({"unet": unet})
+        StableDiffusionPipeline.save_lora_weights(str(folder), unet_lora_layers=named, **settings)
+        write_card(folder, base)
+        write_manifest(folder)
+        artifact = fetch_artifact(SubjectSource(str(folder)), places)
+        drawn.add(open_studio(base, {"rusty": artifact}).draw([drawing("rusty")])[0].tobytes())
+    assert convert_state_dict_to_diffusers(layers).keys() != layers.keys()
+    assert len(drawn) == 1
+
+
 def test_a_learned_token_goes_with_its_adapter_through_one_slot(base: Path, places: Places, tmp_path: Path) -> None:
     import torch
     from safetensors.torch import save_file

@@ -7,7 +7,7 @@ is one tensor (N, L, D) in every family, so that it can be kept, cut and stored 
 import json
 import re
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,7 +34,9 @@ class Family(Parts):
         """Conditioning (N, L, D) of token ids as `token_ids` gives them; differentiable."""
 
     @abstractmethod
-    def predict(self, unet: nn.Module, noisy: Tensor, timesteps: Tensor, words: Tensor, sizes: Tensor) -> Tensor:
+    def predict(
+        self, unet: Callable[..., Any], noisy: Tensor, timesteps: Tensor, words: Tensor, sizes: Tensor
+    ) -> Tensor:
         """The U-Net's prediction for `noisy` (N, C, h, w), with conditioning (N, L, D).
 
         `sizes` (N, 6) is each picture's micro-conditioning: original height and width, top and left of the cut, target

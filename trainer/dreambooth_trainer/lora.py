@@ -49,12 +49,19 @@ def save_adapters(folder: Path, pipeline: str, unet: nn.Module, encoders: Mappin
 
     def layers(module: nn.Module) -> dict[str, Tensor]:
         # The base's embeddings never are part of an adapter.
-        return convert_state_dict_to_diffusers(get_peft_model_state_dict(module, save_embedding_layers=False))
+        found = get_peft_model_state_dict(module, save_embedding_layers=False)
+        # As modules have it: without, transformers leaves DoRA's magnitudes as they begin, and says so in a log only.
+        return {f"{k}.weight" if k.endswith("lora_magnitude_vector") else k: v for k, v in found.items()}
 
     modules = {"unet": unet, **encoders}
+    # The U-Net's layers keep peft's names. diffusers' own are for attention alone, and its loader, which takes a file's
+    # first name for the kind of all of them, drops what is named otherwise. Text encoders have adapters there alone.
+    named = {"unet_lora_layers": layers(unet)} | {
+        f"{name}_lora_layers": convert_state_dict_to_diffusers(layers(encoder)) for name, encoder in encoders.items()
+    }
     getattr(diffusers, pipeline).save_lora_weights(
         folder,
-        **{f"{name}_lora_layers": layers(module) for name, module in modules.items()},
+        **named,
         safe_serialization=True,
         **_collate_lora_metadata(modules),
     )

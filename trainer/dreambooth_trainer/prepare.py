@@ -13,7 +13,7 @@ from dreambooth_api.job import Progress
 from dreambooth_api.names import PREPARED
 from dreambooth_api.reasons import Phase
 from dreambooth_api.result import PrepareResult
-from dreambooth_trainer import inputs, libraries
+from dreambooth_trainer import compiling, inputs, libraries
 from dreambooth_trainer.base import base_digest, base_files, check_family, family_name, native_resolution, size_step
 from dreambooth_trainer.config import Plan, check_spec, fingerprint, resolve
 from dreambooth_trainer.context import Context
@@ -73,6 +73,7 @@ class Inputs:
         self.base_files = base_files(self.base)
         self.base_digest = self.base_files.digest
         self.plan: Plan = _plan(ctx, self.base)
+        compiling.check_compiles(self.plan)
         step = size_step(self.base) if ctx.spec.training.aspect_ratio_buckets else None
         self.pictures: PictureSet = load_pictures(pictures, self.plan.resolution, ctx.spec.subject.holdout, step)
 

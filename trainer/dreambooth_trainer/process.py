@@ -46,6 +46,9 @@ def settle_libraries() -> None:
         "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
     }.items():
         os.environ.setdefault(name, value)
+    if threads := os.environ.get("OMP_NUM_THREADS"):
+        # With `training.compile` torch starts a compiler for each core of the node; the pod may have few of them.
+        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", threads)
 
 
 def end_on_sigterm() -> None:

@@ -1,6 +1,6 @@
 """Stable Diffusion XL (Podell et al., arXiv 2307.01952): two text encoders, a pooled embedding, micro-conditioning."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -37,7 +37,9 @@ class StableDiffusionXL(Family):
         pooled = second.text_embeds
         return torch.cat([states, pad(pooled, (0, states.shape[-1] - pooled.shape[-1])).unsqueeze(1)], dim=1)
 
-    def predict(self, unet: nn.Module, noisy: Tensor, timesteps: Tensor, words: Tensor, sizes: Tensor) -> Tensor:
+    def predict(
+        self, unet: Callable[..., Any], noisy: Tensor, timesteps: Tensor, words: Tensor, sizes: Tensor
+    ) -> Tensor:
         """The U-Net's prediction."""
         pooled = words[:, -1, : self._pooled_width]
         added = {"text_embeds": pooled, "time_ids": sizes.to(words.dtype)}

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from dreambooth_api import layout
-from dreambooth_trainer import cache, dataset, optim, priors, sharding, trainee
+from dreambooth_trainer import cache, compiling, dataset, optim, priors, sharding, trainee
 from dreambooth_trainer.base import part_digest
 from dreambooth_trainer.checkpoint import Checkpoints, State
 from dreambooth_trainer.config import Plan, fingerprint
@@ -145,7 +145,8 @@ def begin(
     )
     _resume(session, console, ended)
     if plan.spec.training.compile:
-        trainee.compile_unet(model, plan)
+        console.say("training.compile: the first step waits for the compiler, for minutes unless it has been here")
+        model.program = compiling.compiled(model.unet, ctx)
     # A sharded model averages its gradients itself: it gets the number format alone, and no DDP.
     session.model = session.accelerator.prepare_model(model, evaluation_mode=sharded)
     session.optimizer = session.accelerator.prepare_optimizer(session.optimizer)

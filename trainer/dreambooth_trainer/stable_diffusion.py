@@ -1,6 +1,6 @@
 """Stable Diffusion 1.x and 2.x: one CLIP text encoder, whose last hidden states condition the U-Net."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,7 +27,9 @@ class StableDiffusion(Family):
         """Hidden states of token ids (N, L)."""
         return encoders["text_encoder"](ids)[0]
 
-    def predict(self, unet: nn.Module, noisy: Tensor, timesteps: Tensor, words: Tensor, sizes: Tensor) -> Tensor:
+    def predict(
+        self, unet: Callable[..., Any], noisy: Tensor, timesteps: Tensor, words: Tensor, sizes: Tensor
+    ) -> Tensor:
         """The U-Net's prediction; `sizes` is ignored."""
         return unet(noisy, timesteps, words, return_dict=False)[0]
 

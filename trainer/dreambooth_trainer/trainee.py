@@ -1,9 +1,8 @@
 """What is trained, as one module, so that DDP, accumulation and clipping see one thing."""
 
 import hashlib
-import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from dreambooth_trainer.config import Plan
 from dreambooth_trainer.dataset import Group
 from dreambooth_trainer.family import Family
-from dreambooth_trainer.faults import SpecFault
 from dreambooth_trainer.lora import add_adapters
 from dreambooth_trainer.stream import seed_of
 
@@ -23,6 +21,8 @@ class Trainee(nn.Module):
         super().__init__()
         self.family = family
         self.unet: nn.Module = family.unet
+        # With `training.compile`: what calls the U-Net in a step.
+        self.program: Callable[..., Any] | None = None
         self.encoder_names = tuple(encoders or ())
         for name, encoder in (encoders or {}).items():
             self.add_module(name, encoder)
@@ -47,7 +47,11 @@ class Trainee(nn.Module):
         each = words.unbind(0)
         return [
             self.family.predict(
-                self.unet, latents, group.timesteps, torch.stack([each[row] for row in group.rows]), group.sizes
+                self.program or self.unet,
+                latents,
+                group.timesteps,
+                torch.stack([each[row] for row in group.rows]),
+                group.sizes,
             )
             for latents, group in zip(noisy, groups, strict=True)
         ]
@@ -100,14 +104,6 @@ def _leave_out_what_says_nothing(family: Family, trained: Mapping[str, nn.Module
         for path, parameter in encoder.named_parameters():
             if path.startswith(unread.get(name, ())):
                 parameter.requires_grad_(False)
-
-
-def compile_unet(trainee: Trainee, plan: Plan) -> None:
-    """Compile the U-Net in place, at its first step. Raises SpecFault when this machine has no compiler."""
-    compiler = "g++" if plan.device == "cpu" else "gcc"
-    if shutil.which(os.environ.get("CXX" if plan.device == "cpu" else "CC", compiler)) is None:
-        raise SpecFault(f"training.compile: needs {compiler}, which this image lacks: add it or set compile to false")
-    trainee.unet.compile()
 
 
 def _slim(family: Family, plan: Plan) -> None:

@@ -1,0 +1,140 @@
+"""`training.compile`: the same training by programs, with one rank and two, killed and resumed."""
+
+import os
+import signal
+import sysconfig
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from dreambooth_trainer import compiling, loop
+from dreambooth_trainer.checkpoint import Checkpoints
+from dreambooth_trainer.context import Mirror
+from dreambooth_trainer.faults import SpecFault
+from dreambooth_trainer.prepare import Inputs
+from dreambooth_trainer.process import settle_libraries
+from tests.trainer.conftest import final_hash
+from tests.trainer.test_distributed import curve_of_a_rank
+from tests.trainer.test_session import train_until_killed
+
+
+def test_what_cannot_be_compiled_is_refused_before_anything_is_drawn(
+    context, small_job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(**training: bool) -> str:
+        with pytest.raises(SpecFault, match=r"training\.compile: ") as e:
+            Inputs(context(small_job(training={"compile": True, **training}), tmp_path))
+        return str(e.value)
+
+    assert "aspectRatioBuckets" in refused(aspectRatioBuckets=True)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    assert f"needs {tmp_path}/Python.h" in refused()
+    monkeypatch.setenv("CXX", "/no/such/c++")
+    assert "needs /no/such/c++" in refused()
+    Inputs(context(small_job(), tmp_path))
+
+
+def test_no_more_compilers_than_the_pod_has_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    env = {"OMP_NUM_THREADS": "3"}
+    monkeypatch.setattr(os, "environ", env)
+    settle_libraries()
+    assert env["TORCHINDUCTOR_COMPILE_THREADS"] == "3"
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Programs that both tests below have use for: compiling takes most of their time."""
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture
+def slight_ready(tmp_path: Path, examples: Path, context, prepare, small_job) -> Callable:
+    """`slight_ready(training={…})`: as `ready`, with a U-Net of so few layers that it is soon compiled."""
+    base = tmp_path / "world" / "base"
+    base.mkdir(parents=True)
+    for part in (examples / "base").iterdir():
+        if part.name != "unet":
+            (base / part.name).symlink_to(part)
+    (tmp_path / "world" / "robot").symlink_to(examples / "robot")
+    torch.manual_seed(0)
+    UNet2DConditionModel(
+        sample_size=8,
+        in_channels=8,
+        out_channels=8,
+        layers_per_block=1,
+        block_out_channels=(16,),
+        norm_num_groups=4,
+        down_block_types=("CrossAttnDownBlock2D",),
+        mid_block_type=None,
+        up_block_types=("UpBlock2D",),
+        attention_head_dim=2,
+        cross_attention_dim=96,
+    ).save_pretrained(base / "unet")
+
+    def make(folder: str, **spec):
+        spec = {"prior": {"weight": 0.0}, **spec}
+        ctx = context(small_job(**spec), tmp_path / folder)
+        ctx = replace(ctx, mirror=Mirror("s3://dreambooth/examples", tmp_path / "world"))
+        prepare(ctx)
+        return ctx
+
+    return make
+
+
+@pytest.mark.timeout(900)
+def test_killed_and_resumed_is_equal_to_uninterrupted(
+    slight_ready, desk, processes, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The killed one by programs of its own, the same in both of its processes."""
+    how = {"training": {"compile": True, "steps": 4, "batchSize": 1, "ema": 0.9}, "checkpoints": {"everySteps": 1}}
+    straight, killed = slight_ready("straight", **how), slight_ready("killed", **how)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        child = processes.Process(target=train_until_killed, args=(killed, 2))
+        child.start()
+        monkeypatch.setenv(compiling.CACHE, str(shared))
+        loop.train(straight, desk(straight))
+        child.join(800)
+        assert child.exitcode == -signal.SIGKILL
+        made = programs(killed.work / "compiled")
+        monkeypatch.setenv(compiling.CACHE, str(killed.work / "compiled"))
+        told = desk(killed)
+        loop.train(killed, told)
+    finally:
+        torch.set_num_threads(threads)
+    assert told.board.resumes == 1
+    assert Checkpoints(killed, print).committed()[-1] == 4
+    assert made
+    assert programs(killed.work / "compiled") == made
+    assert final_hash(killed) == final_hash(straight)
+
+
+def programs(folder: Path) -> set[str]:
+    """What is in a cache of compiled programs."""
+    return {path.name for path in folder.rglob("*.so")}
+
+
+@pytest.mark.timeout(900)
+def test_two_ranks_train_as_without_it(slight_ready, processes, free_port, shared: Path, tmp_path: Path) -> None:
+    """Losses of the later steps follow from averaged gradients of all that trains."""
+    curves = []
+    for compiled in (False, True):
+        training = {"compile": compiled, "batchSize": 1, "learningRate": 1e-3}
+        ctx, port = slight_ready(f"compiled-{compiled}", training=training), free_port()
+        if compiled:
+            (ctx.work / "compiled").symlink_to(shared)
+        ranks = [processes.Process(target=curve_of_a_rank, args=(ctx, rank, 2, port, tmp_path)) for rank in range(2)]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join(400)
+            assert process.exitcode == 0
+        traces = [torch.load(tmp_path / f"2-{rank}.pt", weights_only=False) for rank in range(2)]
+        curves.append(torch.stack([trace.per_sample for rank in traces for step in rank for trace in step]))
+    assert programs(shared)
+    torch.testing.assert_close(curves[1], curves[0], rtol=1e-4, atol=1e-5)

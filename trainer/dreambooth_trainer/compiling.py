@@ -1,0 +1,53 @@
+"""`training.compile`: what the U-Net computes in a step, as programs of this machine, made once and kept."""
+
+import os
+import shutil
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dreambooth_trainer.config import Plan
+from dreambooth_trainer.context import Context
+from dreambooth_trainer.faults import SpecFault
+
+if TYPE_CHECKING:
+    from torch import nn
+
+# Where torch keeps what it compiled; who sets it shares programs between jobs of one base on one type of machine.
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
+
+
+def check_compiles(plan: Plan) -> None:
+    """Whether `training.compile`, if it is asked for, can be done here. Raises SpecFault."""
+    training = plan.spec.training
+    if not training.compile:
+        return
+    if training.aspect_ratio_buckets:
+        raise SpecFault(
+            "training.compile: each shape of a batch would be compiled anew, for minutes: set aspectRatioBuckets or "
+            "compile to false"
+        )
+    # Of a GPU's programs only what calls them is in C.
+    name, compiler = ("CXX", "g++") if plan.device == "cpu" else ("CC", "gcc")
+    compiler = os.environ.get(name, compiler)
+    headers = Path(sysconfig.get_path("include")) / "Python.h"
+    for what, there in ((compiler, shutil.which(compiler)), (str(headers), headers.is_file())):
+        if not there:
+            raise SpecFault(f"training.compile: needs {what}, which this image lacks: add it or set compile to false")
+
+
+def compiled(unet: "nn.Module", ctx: Context) -> "Callable[..., Any]":
+    """What calls `unet` as a program, which the first call makes, or finds where a process before left it.
+
+    The module stays as it is: pictures are drawn in batches of other shapes, each of which would be compiled anew.
+    """
+    import torch
+
+    os.environ.setdefault(CACHE, str(ctx.work.absolute() / "compiled"))
+
+    def ask(*args: Any, **options: Any) -> Any:
+        return unet(*args, **options)
+
+    # The shapes of a training never change; that they are never guessed keeps a resumed one to the very same program.
+    return torch.compile(ask, dynamic=False)
