@@ -28,7 +28,8 @@ _POLL_SECONDS = 0.2
 
 T = TypeVar("T")
 
-_STREAM: dict[str, Any] = {"content": {"text/event-stream": {"schema": {"type": "string"}}}}
+# No schema: OpenAPI 3.1 has none for events.
+_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
 
 router = APIRouter()
 
