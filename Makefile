@@ -7,7 +7,7 @@ UV ?= $(or $(shell command -v uv),$(DREAMBOOTH_CACHE)/uv/bin/uv)
 export DREAMBOOTH_CACHE
 # Programs that local/ compiles (helm, and kubectl where the machine has none) come first.
 export PATH := $(DREAMBOOTH_CACHE)/bin:$(PATH)
-# torch and its kin take four times as long to import where Python keeps nothing of what it compiled, as images often
+# torch and its kin take three times as long to import where Python keeps nothing of what it compiled, as images often
 # ask it to; here it keeps that, and out of the checkout.
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(DREAMBOOTH_CACHE)/pycache

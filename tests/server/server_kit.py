@@ -137,7 +137,7 @@ class Endpoint:
         self.ready_when_alive: int | None = None
         self._command = [sys.executable, "-m", "dreambooth_server", "--artifact", f"file://{made.folder}"]
         self._command += ["--digest", made.digest, "--name", "rusty", "--host", "127.0.0.1", "--port", str(port)]
-        self._command += ["--drain-seconds", "3"]
+        self._command += ["--drain-seconds", "3", "--grace-seconds", "90"]
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:

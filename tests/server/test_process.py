@@ -20,9 +20,9 @@ def test_work_is_called_off_when_the_client_goes_away(started: Endpoint) -> None
         httpx.post(f"{url}/v1/images/generations", json={"prompt": "rusty", "n": 8, "steps": 100}, timeout=0.4)
     begun = time.monotonic()
     while 'requests_total{code="499",model="rusty"} 1.0' not in httpx.get(f"{url}/metrics").text:
-        assert time.monotonic() - begun < 20
+        assert time.monotonic() - begun < 60
         time.sleep(0.05)
-    httpx.post(f"{url}/v1/images/generations", json={"prompt": "rusty", "steps": 1}, timeout=20).raise_for_status()
+    httpx.post(f"{url}/v1/images/generations", json={"prompt": "rusty", "steps": 1}, timeout=60).raise_for_status()
 
 
 def test_a_sigterm_loses_no_request(started: Endpoint) -> None:
@@ -32,7 +32,7 @@ def test_a_sigterm_loses_no_request(started: Endpoint) -> None:
     def ask(steps: int) -> threading.Thread:
         body = {"prompt": "rusty", "n": 8, "steps": steps}
         asking = threading.Thread(
-            target=lambda: answers.append(httpx.post(f"{url}/v1/images/generations", json=body, timeout=60))
+            target=lambda: answers.append(httpx.post(f"{url}/v1/images/generations", json=body, timeout=120))
         )
         asking.start()
         return asking
@@ -46,6 +46,6 @@ def test_a_sigterm_loses_no_request(started: Endpoint) -> None:
     # Whoever has not heard yet that this pod goes is still served.
     second = ask(2)
     for asking in (first, second):
-        asking.join(60)
+        asking.join(120)
     assert [(answer.status_code, len(answer.json()["data"])) for answer in answers] == [(200, 8)] * 2
     assert process.wait(20) == 0
