@@ -109,8 +109,8 @@ def test_killed_and_resumed_is_equal_to_uninterrupted(
         torch.set_num_threads(threads)
     assert told.board.resumes == 1
     assert Checkpoints(killed, print).committed()[-1] == 4
-    assert made
-    assert programs(killed.work / "compiled") == made
+    # Its second process found all that its first one left.
+    assert programs(killed.work / "compiled") == made != set()
     assert final_hash(killed) == final_hash(straight)
 
 
