@@ -1,6 +1,7 @@
 """`training.compile`: the same training by programs, with one rank and two, killed and resumed."""
 
 import os
+import shutil
 import signal
 import sysconfig
 from collections.abc import Callable
@@ -55,10 +56,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def slight_ready(tmp_path: Path, examples: Path, context, prepare, small_job) -> Callable:
     """`slight_ready(training={…})`: as `ready`, with a U-Net of so few layers that it is soon compiled."""
     base = tmp_path / "world" / "base"
-    base.mkdir(parents=True)
-    for part in (examples / "base").iterdir():
-        if part.name != "unet":
-            (base / part.name).symlink_to(part)
+    shutil.copytree(examples / "base", base, ignore=shutil.ignore_patterns("unet"))
     (tmp_path / "world" / "robot").symlink_to(examples / "robot")
     torch.manual_seed(0)
     UNet2DConditionModel(
@@ -109,8 +107,8 @@ def test_killed_and_resumed_is_equal_to_uninterrupted(
         torch.set_num_threads(threads)
     assert told.board.resumes == 1
     assert Checkpoints(killed, print).committed()[-1] == 4
-    assert made
-    assert programs(killed.work / "compiled") == made
+    # Its second process found all that its first one left.
+    assert programs(killed.work / "compiled") == made != set()
     assert final_hash(killed) == final_hash(straight)
 
 
@@ -127,6 +125,7 @@ def test_two_ranks_train_as_without_it(slight_ready, processes, free_port, share
         training = {"compile": compiled, "batchSize": 1, "learningRate": 1e-3}
         ctx, port = slight_ready(f"compiled-{compiled}", training=training), free_port()
         if compiled:
+            ctx.work.mkdir(exist_ok=True)
             (ctx.work / "compiled").symlink_to(shared)
         ranks = [processes.Process(target=curve_of_a_rank, args=(ctx, rank, 2, port, tmp_path)) for rank in range(2)]
         for process in ranks:

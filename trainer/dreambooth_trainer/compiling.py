@@ -43,8 +43,11 @@ def compiled(unet: "nn.Module", ctx: Context) -> "Callable[..., Any]":
     The module stays as it is: pictures are drawn in batches of other shapes, each of which would be compiled anew.
     """
     import torch
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-    os.environ.setdefault(CACHE, str(ctx.work.absolute() / "compiled"))
+    # By now torch has set the variable itself, to a folder that ends with the pod.
+    if os.environ.get(CACHE) in (None, default_cache_dir()):
+        os.environ[CACHE] = str(ctx.work.absolute() / "compiled")
 
     def ask(*args: Any, **options: Any) -> Any:
         return unet(*args, **options)
