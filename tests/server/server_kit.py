@@ -138,6 +138,7 @@ class Endpoint:
         self._command = [sys.executable, "-m", "dreambooth_server", "--artifact", f"file://{made.folder}"]
         self._command += ["--digest", made.digest, "--name", "rusty", "--host", "127.0.0.1", "--port", str(port)]
         self._command += ["--drain-seconds", "3", "--grace-seconds", "90"]
+        self._command += ["--patience-seconds", "300"]  # other tests may be at work beside this one
         self.process = self._start()
 
     def _start(self) -> subprocess.Popen[bytes]:
