@@ -42,16 +42,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Fast tests, those that need programs, cluster tests, those that kill the cluster; otherwise the order stays.
+    """Fast files, those with tests that need programs, cluster tests, those that kill the cluster; otherwise the order
+    stays.
 
     With workers the cluster's come first: one worker waits for it while the others run fast tests.
     """
     first = -1 if hasattr(config, "workerinput") else 2
+    waiting = {unit_of(item.nodeid) for item in items if item.get_closest_marker("cluster")}
 
     def stage(item: pytest.Item) -> int:
         if item.get_closest_marker("local_lifecycle"):
             return 3
-        return first if on_the_cluster(item.nodeid) else 1 if item.get_closest_marker("cluster") else 0
+        return first if on_the_cluster(item.nodeid) else unit_of(item.nodeid) in waiting
 
     items.sort(key=stage)
     begun: set[str] = set()
