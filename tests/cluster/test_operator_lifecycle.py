@@ -278,10 +278,10 @@ def test_a_second_replica_takes_over_when_the_leaders_pod_is_deleted(replicated)
     replicated.apply(job("handed-over"))
     assert wait(lambda: leader(replicated) not in ("", first) and leader(replicated), 20)
     wait_for_phase(replicated, "handed-over", "Succeeded")
-    # Each child was made once, by whoever: the Job controller tells of each pod that it makes for which Job.
+    # Each child was made once, by whoever: the Job controller tells of each pod that it makes, two of each Job.
     events = replicated.list("events", "--field-selector=involvedObject.kind=Job,reason=SuccessfulCreate")
     made = sorted((event["involvedObject"]["name"], event["involvedObject"]["uid"]) for event in events)
-    assert [name for name, _ in made] == ["handed-over-prepare", "handed-over-train", "handed-over-train"]
+    assert [name for name, _ in made] == ["handed-over-prepare"] * 2 + ["handed-over-train"] * 2
     assert len(set(made)) == 2
     steps = ["Preparing", "Training", "Scoring", "Publishing", "Succeeded"]
     told_of = [reason for reason in told(replicated, "handed-over") if reason in steps]
