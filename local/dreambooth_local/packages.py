@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dreambooth_local.commands import CommandFailed, run
+from dreambooth_local.locks import alone
 
 # What each is for: the node (containerd … kmod), images (buildah, mmdebstrap), stand-ins (prometheus).
 PACKAGES = (
@@ -69,8 +69,7 @@ def install(log: Path, wanted: Sequence[str] = PACKAGES) -> str:
 @contextmanager
 def _nothing_starts() -> Iterator[None]:
     """Debian's own way to say "start nothing", by one installation at a time."""
-    with LOCK.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(LOCK):
         if POLICY.exists():
             yield
             return

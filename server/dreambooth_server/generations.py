@@ -5,7 +5,7 @@ import base64
 import math
 import time
 from collections.abc import Awaitable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fastapi import APIRouter, Request, Response
 from PIL import Image
@@ -15,7 +15,7 @@ from dreambooth_server.artifacts import Artifact
 from dreambooth_server.catalog import Plan, Wanted, plan
 from dreambooth_server.drawing import Cancelled, Refused
 from dreambooth_server.errors import ApiError
-from dreambooth_server.protocol import ERRORS, DrawnImage, ImageRequest, ImagesAnswer
+from dreambooth_server.protocol import ERRORS, STREAMED, DrawnImage, ImageRequest, ImagesAnswer
 from dreambooth_server.provenance import to_png
 from dreambooth_server.queue import Full, Ticket
 from dreambooth_server.service import Service
@@ -28,13 +28,10 @@ _POLL_SECONDS = 0.2
 
 T = TypeVar("T")
 
-# No schema: OpenAPI 3.1 has none for events.
-_STREAM: dict[str, Any] = {"content": {"text/event-stream": {}}}
-
 router = APIRouter()
 
 
-@router.post("/v1/images/generations", responses={200: _STREAM, **ERRORS}, response_model=ImagesAnswer)
+@router.post("/v1/images/generations", responses={200: STREAMED, **ERRORS}, response_model=ImagesAnswer)
 async def generate(body: ImageRequest, request: Request) -> ImagesAnswer | Response:
     """Draw pictures from words, as OpenAI's client asks for them."""
     service: Service = request.app.state.service

@@ -71,6 +71,7 @@ def make_metrics() -> Metrics:
             "dreambooth_device_memory_bytes", "The GPU's memory in use by this process; without a GPU, the process's.",
             registry=registry,
         ),
+        # prometheus_client's own is exact to the second, too little to take a start apart.
         process_start=Gauge(
             "process_start_time_seconds", "When the process began, seconds since 1970.", registry=registry
         ),

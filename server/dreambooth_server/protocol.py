@@ -165,6 +165,9 @@ class ErrorAnswer(BaseModel):
     error: ErrorBody
 
 
+SSE = "text/event-stream"
+# Of a streamed answer no schema is told: OpenAPI 3.1 has none for events.
+STREAMED: dict[str, Any] = {"content": {SSE: {}}}
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer} for status in (400, 404, 413, 422, 429, 500, 503)
 }

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from dreambooth_server.errors import ApiError, internal_error
-from dreambooth_server.protocol import ImagesAnswer, Progress
+from dreambooth_server.protocol import SSE, ImagesAnswer, Progress
 
 log = logging.getLogger(__name__)
 COMPLETED = "image_generation.completed"
@@ -43,7 +43,7 @@ def stream(reporter: Reporter, answer: Awaitable[ImagesAnswer]) -> StreamingResp
     done = asyncio.ensure_future(answer)
     return StreamingResponse(
         _events(reporter, done),
-        media_type="text/event-stream",
+        media_type=SSE,
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 

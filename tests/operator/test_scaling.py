@@ -64,14 +64,19 @@ def test_a_model_sleeps_and_is_woken(sleeper):
     assert sleeper.condition("Progressing") == ("False", "Available")
 
 
-def test_a_replica_that_does_not_wake_is_told(sleeper):
-    sleeper.run(61)
+def wake_in_vain(sleeper: Serving) -> None:
+    """Somebody waits, and no node has room for the pod."""
     sleeper.works = False
     sleeper.step(1, demand=WAITED_FOR)
     metadata = sleeper.deployment("robot-endpoint")["spec"]["template"]["metadata"]
     pod = sleeper._pod("robot-endpoint-0", metadata, 0)
     pod["status"] |= {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]}
     sleeper.step(pods=(pod,))
+
+
+def test_a_replica_that_does_not_wake_is_told(sleeper):
+    sleeper.run(61)
+    wake_in_vain(sleeper)
     assert sleeper.condition("Ready") == ("False", "Unschedulable")
 
 
@@ -145,12 +150,7 @@ def test_mended_while_it_wakes_it_is_never_unready(held):
 def test_a_sleeper_whose_replica_does_not_wake_says_so_though_it_is_held(sleeper):
     sleeper.run(61)
     sleeper.set(serving=NOT_ALLOWED)
-    sleeper.works = False
-    sleeper.step(1, demand=WAITED_FOR)
-    metadata = sleeper.deployment("robot-endpoint")["spec"]["template"]["metadata"]
-    pod = sleeper._pod("robot-endpoint-0", metadata, 0)
-    pod["status"] |= {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]}
-    sleeper.step(pods=(pod,))
+    wake_in_vain(sleeper)
     assert (sleeper.status["phase"], sleeper.condition("Ready")) == ("Pending", ("False", "InvalidSpec"))
 
 

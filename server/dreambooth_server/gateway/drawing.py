@@ -13,9 +13,9 @@ from dreambooth_server.gateway.clients import unless_gone
 from dreambooth_server.gateway.dispatch import Ask
 from dreambooth_server.gateway.gateway import Gateway
 from dreambooth_server.gateway.relay import Job
-from dreambooth_server.gateway.replica import SSE, Answer, Wanted
+from dreambooth_server.gateway.replica import Answer, Wanted
 from dreambooth_server.middleware import GENERATIONS
-from dreambooth_server.protocol import ERRORS, ErrorAnswer, ImageRequest, ImagesAnswer
+from dreambooth_server.protocol import ERRORS, SSE, STREAMED, ErrorAnswer, ImageRequest, ImagesAnswer
 
 _TRACE = ("traceparent", "tracestate")
 _UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -23,7 +23,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
     **ERRORS,
     **{status: {"model": ErrorAnswer} for status in (401, 403, 502, 504)},
 }
-_PICTURES: dict[int | str, dict[str, Any]] = {200: {"content": {SSE: {"schema": {"type": "string"}}}}, **RESPONSES}
+_PICTURES: dict[int | str, dict[str, Any]] = {200: STREAMED, **RESPONSES}
 
 router = APIRouter()
 

@@ -8,7 +8,8 @@ from http import HTTPStatus
 
 import aiohttp
 
-SSE = "text/event-stream"
+from dreambooth_server.protocol import SSE
+
 _CONNECT_SECONDS = 3.0
 # A replica that cannot be reached, or that loads, is left alone for so long, seconds.
 _AWAY_SECONDS = 1.0
