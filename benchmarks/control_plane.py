@@ -173,10 +173,15 @@ async def restart(found: Controllers, jobs: int) -> dict[str, Any]:
     await found.start()
     listed = time.monotonic() - begun
     async with asyncio.timeout(600):
-        while found.looked_at(await found.samples()) < jobs:
+        while found.looked_at(samples := await found.samples()) < jobs:
             await asyncio.sleep(0.2)
-    seconds = {"secondsUntilListed": round(listed, 1), "secondsUntilInSync": round(time.monotonic() - begun, 1)}
-    return {**seconds, **memory(found)}
+    return {
+        "secondsUntilListed": round(listed, 1),
+        "secondsUntilInSync": round(time.monotonic() - begun, 1),
+        "cpuSeconds": round(found.usage()["cpuSeconds"], 1),
+        "apiCallsPerJob": round(total(samples, found.requests) / jobs, 2),
+        **memory(found),
+    }
 
 
 async def measure(

@@ -56,6 +56,16 @@ class Entry(NamedTuple):
     found_by: tuple[tuple[str, ...], ...]
     packed: bytes
 
+    @classmethod
+    def of(cls, kind: str, body: Mapping[str, Any]) -> "Entry":
+        """An object, packed."""
+        metadata = body["metadata"]
+        small = slim_pod(body) if kind == POD else slim(body)
+        phase = _standing(body) if kind == names.POOL_KIND else str((body.get("status") or {}).get("phase") or "")
+        packed = zlib.compress(json.dumps(small, separators=(",", ":")).encode(), 1)
+        uid, version = metadata.get("uid", ""), metadata.get("resourceVersion", "")
+        return cls(uid, version, phase, tuple(_references(kind, body)), packed)
+
     def unpack(self) -> Body:
         """The whole object, a fresh copy."""
         return json.loads(zlib.decompress(self.packed))
@@ -78,16 +88,12 @@ class Caches:
         name = (metadata["namespace"], metadata["name"])
         uid, version = metadata.get("uid", ""), metadata.get("resourceVersion", "")
         old = self._entries[kind].get(name)
-        if old and old.uid == uid and version and not _newer(version, old.version):
+        if old and old.uid == uid and version and not newer(version, old.version):
             return False
         if old:
             self.drop(kind, *name)
-        small = slim_pod(body) if kind == POD else slim(body)
-        phase = _standing(body) if kind == names.POOL_KIND else str((body.get("status") or {}).get("phase") or "")
-        packed = zlib.compress(json.dumps(small, separators=(",", ":")).encode(), 1)
-        entry = Entry(uid, version, phase, tuple(_references(kind, body)), packed)
-        self._entries[kind][name] = entry
-        self._phases[kind][phase] += 1
+        entry = self._entries[kind][name] = Entry.of(kind, body)
+        self._phases[kind][entry.phase] += 1
         self.served += _serves(kind, entry.found_by)
         for key in entry.found_by:
             self._index.setdefault(key, {})[name] = None
@@ -161,7 +167,8 @@ class Caches:
         return sorted(self._index.get(key, ()))
 
 
-def _newer(version: str, known: str) -> bool:
+def newer(version: str, known: str) -> bool:
+    """Whether a resource version is a later one than another of the same kind."""
     # Resource versions of one kind are comparable (KEP-5504).
     return int(version) > int(known) if version.isdigit() and known.isdigit() else version != known
 

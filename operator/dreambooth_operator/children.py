@@ -96,7 +96,7 @@ class Children:
     async def _check_owner(self, view: View, memory: Memory) -> None:
         """A training is not begun, and a model not rolled out, for an object that is otherwise by now: this replica's
         watch may have been cut off from what another one did. Raises Outdated, ApiFault."""
-        known = (memory.written or view.body)["metadata"].get("resourceVersion")
+        known = memory.written.version if memory.written else view.body["metadata"].get("resourceVersion")
         found = await self._cluster.find(view.body["kind"], view.namespace, view.name)
         if found is None or (known and found["metadata"].get("resourceVersion") != known):
             raise Outdated

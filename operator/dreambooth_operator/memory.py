@@ -8,6 +8,7 @@ from dreambooth_api.adapters import AdapterState
 from dreambooth_api.model import RolloutStatus
 from dreambooth_api.result import Report
 from dreambooth_api.routes import Traffic
+from dreambooth_operator.caches import Entry, newer
 from dreambooth_operator.traffic import NOTHING as NO_TRAFFIC
 from dreambooth_operator.traffic import minus
 from dreambooth_operator.views import Body, ChildRef
@@ -17,8 +18,9 @@ from dreambooth_operator.views import Body, ChildRef
 class Memory:
     """Of one object, by its uid."""
 
-    # The object as the last status write returned it: newer than the cache until the watch catches up.
-    written: Body | None = None
+    # The object as the last status write returned it: newer than the cache until the watch catches up. Packed: where
+    # many wait for their turn, many have one.
+    written: Entry | None = None
     settled: set[tuple[ChildRef, str, Any]] = field(default_factory=set)
     # When which manifest of a child was applied last, on the monotonic clock.
     applied: dict[ChildRef, tuple[str, float]] = field(default_factory=dict)
@@ -43,8 +45,8 @@ class Memory:
 
     def newest(self, cached: Body) -> Body:
         """The cached object, unless the one we wrote is newer."""
-        if self.written and _version(self.written) > _version(cached):
-            return self.written
+        if self.written and newer(self.written.version, cached["metadata"].get("resourceVersion", "")):
+            return self.written.unpack()
         self.written = None
         return cached
 
@@ -83,11 +85,3 @@ class Memories:
     def forget(self, uid: str) -> None:
         """Forget one."""
         self._of.pop(uid, None)
-
-
-def _version(body: Body) -> int:
-    # Resource versions of one kind are comparable (KEP-5504).
-    try:
-        return int(body["metadata"].get("resourceVersion", 0))
-    except ValueError:
-        return 0

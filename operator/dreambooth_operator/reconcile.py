@@ -11,7 +11,7 @@ import aiohttp
 
 from dreambooth_api import names
 from dreambooth_operator import decide_job, decide_model, decide_pool, gpu_time, metrics
-from dreambooth_operator.caches import Caches
+from dreambooth_operator.caches import Caches, Entry
 from dreambooth_operator.children import CONTEST, Children, Outdated, Refused, contested
 from dreambooth_operator.cluster import ApiFault, Cluster
 from dreambooth_operator.decide_job import POLL
@@ -175,7 +175,7 @@ class Reconciler:
         for told in decision.told:
             await self._cluster.tell(event(kind, view, told))
         try:
-            memory.written = await self._cluster.apply_status(kind, view.body, decision.status)
+            memory.written = Entry.of(kind, await self._cluster.apply_status(kind, view.body, decision.status))
             if decision.fault:
                 metrics.ROLLED_BACK[decision.fault].inc()
             now = time.monotonic()

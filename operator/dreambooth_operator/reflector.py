@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 
 from dreambooth_operator import metrics
-from dreambooth_operator.cluster import ApiFault, Cluster
+from dreambooth_operator.cluster import RESOURCES, ApiFault, Cluster
 from dreambooth_operator.handlers import Handlers
 from dreambooth_operator.views import Body
 
@@ -77,7 +77,8 @@ class Reflector:
             page = await self.cluster.list_page(self.kind, self.namespace, self.selector, PAGE, token)
             self.heard = time.monotonic()
             for body in page["items"]:
-                body.setdefault("kind", self.kind)
+                # The items of a list of Kubernetes' own kinds do not say what they are.
+                body |= {"apiVersion": RESOURCES[self.kind].api_version, "kind": self.kind}
                 present.add((body["metadata"]["namespace"], body["metadata"]["name"]))
                 self.handlers.changed(self.kind, body)
             version, token = page["metadata"]["resourceVersion"], page["metadata"].get("continue") or ""

@@ -87,6 +87,26 @@ async def test_in_the_steady_state_nothing_is_written_or_listed(server):
         assert [verb for verb in verbs if verb != "watch"] == []
 
 
+async def test_a_restart_reads_lists_and_writes_nothing(server):
+    """With a job and a model that are done, a job that trains and one that waits."""
+    async with stage(server, "again") as (api, driver):
+        driver.held.add(("again", "trains-train"))
+        async with world.operating(server.url, "again"):
+            for name in ("robot", "trains"):
+                await api.create(api.path("dreamboothjobs", "again"), world.job(name))
+            await api.create(api.path("dreamboothjobs", "again"), world.job("waits", suspend=True))
+            await world.finished(api, "again", "robot")
+            async with asyncio.timeout(30):
+                while (await api.get("dreamboothjobs", "again", "trains")).get("status", {}).get("phase") != "Training":
+                    await asyncio.sleep(0.1)
+            await asyncio.sleep(3)
+        seen = len(server.audited().splitlines())
+        async with world.operating(server.url, "again"):
+            await asyncio.sleep(5)
+        verbs = [json.loads(line)["verb"] for line in server.audited().splitlines()[seen:]]
+        assert set(verbs) == {"list", "watch"}
+
+
 async def test_a_standby_takes_over_from_one_that_was_killed_and_at_once_from_one_that_ends(server, tmp_path):
     """Two processes; the first is killed with SIGKILL, later the second asked to end with SIGTERM."""
     async with stage(server, "ha") as (api, _):
