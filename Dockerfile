@@ -2,6 +2,9 @@
 #
 # Layers, from the slowest to change to the fastest: base system, pinned dependencies, the project's own code. trainer and
 # server share one dependency layer, so a node holds torch once. A change of code changes one layer of a few hundred KB.
+#
+# --build-arg COMPILER=g++ for those who want `training.compile` or `serving.compile`: a Debian package of a C++ compiler.
+ARG COMPILER=
 FROM python:3.11-slim-bookworm AS base
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \
@@ -37,7 +40,11 @@ COPY --from=tools /pins/operator.txt /pins/
 RUN --mount=type=bind,from=tools,source=/opt/uv,target=/opt/uv \
     UV_LINK_MODE=copy UV_NATIVE_TLS=1 /opt/uv/bin/uv pip install -q --python /opt/venv/bin/python --compile-bytecode --require-hashes -r /pins/operator.txt
 
-FROM base AS torch-dependencies
+FROM base AS base-compiler
+ARG COMPILER
+RUN apt-get update && apt-get install -y --no-install-recommends $COMPILER && rm -rf /var/lib/apt/lists/*
+
+FROM base${COMPILER:+-compiler} AS torch-dependencies
 ARG UV_NO_CACHE=true
 COPY --from=tools /pins/torch.txt /pins/
 RUN --mount=type=bind,from=tools,source=/opt/uv,target=/opt/uv \

@@ -1,4 +1,5 @@
 """How a pool serves fifty subjects, beside plain diffusers: python benchmarks/serving.py [--out FILE] [--plot FILE.png]
+With --compile instead: what a step takes by compiled programs, and how long a replica makes them.
 
 Ours is the real process of a pool; theirs is diffusers' pipeline behind FastAPI (`timed/plain_server.py`), one request
 at a time, `load_lora_weights` and `set_adapters` per subject. Same base, adapters, steps and machine, one after the
@@ -201,6 +202,18 @@ def parts(work: Path, digests: dict[str, str]) -> dict[str, Any]:
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
+def compiled() -> dict[str, Any]:
+    """A process that compiles, and one that finds its programs."""
+    with tempfile.TemporaryDirectory() as programs:
+        command = [sys.executable, str(ROOT / "benchmarks/timed/engine.py"), "--compile", str(BASE), programs]
+        found = {}
+        for start in ("nothing kept", "programs kept"):
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found[start] = json.loads(done.stdout.strip().splitlines()[-1])
+        size = sum(path.stat().st_size for path in Path(programs).rglob("*") if path.is_file())
+    return {**found, "programs_mib": round(size / 2**20, 1)}
+
+
 async def side_by_side(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Both servers, one after the other, and the thousand."""
     digests = make_subjects(work / "subjects", options.subjects)
@@ -268,11 +281,17 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15, help="of each measurement")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--plot", default="")
+    parser.add_argument("--compile", action="store_true", help="measure compiled programs, and nothing else")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        found = asyncio.run(side_by_side(Path(folder), options))
+    if options.compile:
+        found = compiled()
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            found = asyncio.run(side_by_side(Path(folder), options))
     load = [round(each, 2) for each in os.getloadavg()]
-    report = {**found, "machine": {**machine(1), "load_average": load}, "goals": goals(found)}
+    report = {**found, "machine": {**machine(1), "load_average": load}}
+    if not options.compile:
+        report["goals"] = goals(found)
     print(json.dumps(report, indent=2))
     if options.out:
         options.out.write_text(json.dumps(report, indent=2) + "\n")

@@ -1,9 +1,11 @@
 """One process of `benchmarks/serving.py`: what our engine, and diffusers, take for parts of the work.
 
 python benchmarks/timed/engine.py BASE SUBJECTS STORE_URI KEYS WORK: one JSON object, milliseconds.
+python benchmarks/timed/engine.py --compile BASE PROGRAMS: steps without and with programs, which are kept in PROGRAMS.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +27,11 @@ def timed(work: Callable[[], Any]) -> float:
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
+
+
+def processor() -> float:
+    """Seconds of the processor that this process and those that it has ended took."""
+    return sum(os.times()[:4])
 
 
 def swaps(base: Path, subjects: Path, store: str, keys: Path, work: Path) -> dict[str, Any]:
@@ -86,7 +93,41 @@ def guidance(base: Path) -> dict[str, Any]:
     return {
         "guided_step": {"one pass": percentiles(batched), "two passes": percentiles(passes)},
         "step_by_rows": {str(count): percentiles(values) for count, values in steps.items()},
-        "rows_that_keep_every_bit_and_pay": list(next(iter(studio._sizes.values())).rows),
+        "rows_that_keep_every_bit_and_pay": list(studio._batches.usual().rows),
+    }
+
+
+def compiled(base: Path, programs: Path) -> dict[str, Any]:
+    """A step in turns, layer by layer and by programs, for numbers of rows; and what the programs took to make.
+
+    In the processor's time, which holds on a machine that is shared: of this process and of one compiler after another.
+    """
+    from dreambooth_api.compiling import CACHE, COMPILERS
+
+    os.environ.update({CACHE: str(programs), COMPILERS: "1"})
+    from dreambooth_server.batching import COMPILED
+    from dreambooth_server.rehearsal import Rehearsal
+    from dreambooth_server.settings import Power, Room
+    from dreambooth_server.studio import open_studio
+
+    room, most = Room(8, 8, 16), 2 * Power().batch
+    sides = {"layers": open_studio(base, {}, room=room)}
+    sides["programs"] = open_studio(base, {}, room=room, power=Power(compile=True))
+    before = processor()
+    seconds, spent = timed(sides["programs"].compile), processor() - before
+    rehearsals = {n: Rehearsal(s._base, (s.abilities.resolution,) * 2, s._slots, most) for n, s in sides.items()}
+    steps: dict[str, Any] = {}
+    for rows in (range(count) for count in COMPILED if count <= most):
+        took: dict[str, list[float]] = {name: [] for name in sides}
+        for name, rehearsal in [*rehearsals.items()] * ROUNDS:
+            begun = time.process_time()
+            rehearsal.forward(rows)
+            took[name].append(time.process_time() - begun)
+        steps[str(len(rows))] = {name: percentiles(values) for name, values in took.items()}
+    return {
+        "seconds_to_compile": {"clock": round(seconds, 1), "processor": round(spent, 1)},
+        "processor_ms_by_rows": steps,
+        "rows_that_keep_every_bit_and_pay": {name: list(s._batches.usual().rows) for name, s in sides.items()},
     }
 
 
@@ -103,8 +144,11 @@ def plain(base: Path, subjects: Path) -> dict[str, Any]:
     return {"load_lora_weights": percentiles(load), "set_adapters": percentiles(choose)}
 
 
-def main(base: str, subjects: str, store: str, keys: str, work: str) -> None:
+def main(base: str, subjects: str, store: str = "", keys: str = "", work: str = "") -> None:
     """Print all of it."""
+    if base == "--compile":
+        print(json.dumps(compiled(Path(subjects), Path(store))))
+        return
     found = {
         "swap_ms": swaps(Path(base), Path(subjects), store, Path(keys), Path(work)),
         "diffusers_swap_ms": plain(Path(base), Path(subjects)),

@@ -33,6 +33,11 @@ class Scaling(ApiModel):
         300, ge=1, le=86_400, description="Without requests for so long, scale to `minReplicas`, seconds."
     )
     gpus: int = Field(0, ge=0, le=8, description="GPUs per replica; 0: draw on the CPU.")
+    compile: bool = Field(
+        False,
+        description="torch.compile the U-Net for the base's own size before a replica is ready; the image needs a "
+        "compiler.",
+    )
     template: PodOverrides = Field(PodOverrides(), description="Overrides of the replicas' pods.")
 
 

@@ -49,11 +49,12 @@ def child(owner: Owner, api_version: str, kind: str, body: Body) -> Body:
 def container(arguments: list[str], serving: Scaling, secret: str | None, settings: Settings) -> Body:
     """A server. `secret`: the one whose `token` opens its base."""
     gpus = serving.gpus
+    compiled = ["--compile"] if serving.compile else []
     return {
         "name": names.COMPONENT_SERVER,
         "image": settings.server_image,
         "imagePullPolicy": settings.pull_policy,
-        "command": ["python", "-m", "dreambooth_server", *arguments, "--port", str(names.SERVER_PORT)],
+        "command": ["python", "-m", "dreambooth_server", *arguments, *compiled, "--port", str(names.SERVER_PORT)],
         "ports": [{"name": "http", "containerPort": names.SERVER_PORT, "protocol": "TCP"}],
         "env": [*pods.common_env(serving.template), *pods.token_env(secret)],
         "resources": {"limits": {pods.GPU: gpus}} if gpus else {},

@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
             base=args.base,
             revision=args.base_revision,
             room=Room(args.adapters_on_device, args.adapters_in_memory, args.max_rank) if args.pool else None,
-            power=Power(args.batch, args.precision),
+            power=Power(args.batch, args.precision, args.compile),
             host=args.host,
             port=args.port,
             waiting=args.waiting,
@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=SERVER_PORT)
     parser.add_argument("--batch", type=int, default=Power().batch, help="pictures that may share a forward pass")
     parser.add_argument("--precision", type=Precision, default=Precision.AUTO, choices=list(Precision))
+    parser.add_argument("--compile", action="store_true", help="draw the usual size by programs, made before readiness")
     parser.add_argument("--waiting", type=int, default=Settings().waiting, help="requests that may wait")
     parser.add_argument(
         "--patience-seconds", type=float, default=Settings().patience, help="refuse what is likely to wait longer"

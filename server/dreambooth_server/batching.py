@@ -12,8 +12,10 @@ import torch
 
 ALONE = 2
 """Rows of one guided picture."""
-_TRIED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+TRIED = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Batches between two of them are filled up."""
+COMPILED = (2, 4, 8, 16, 32, 64, 128)
+"""The same where each has to be compiled: that takes minutes, and a batch is at most twice what it needs to be."""
 _PAYS = 0.95
 """A row of a larger batch must cost less than this share of one of a single picture."""
 
@@ -39,7 +41,7 @@ class Sizes:
 def measure(
     forward: Callable[[Sequence[int]], torch.Tensor],
     most: int,
-    only: Sequence[int] = _TRIED,
+    only: Sequence[int] = TRIED,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Sizes:
     """The numbers of rows up to `most` that keep every bit, to the one where a row is cheapest.

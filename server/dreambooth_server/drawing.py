@@ -48,6 +48,11 @@ class Drawing:
         return self.guidance_scale > 1
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
+    @property
     def rows(self) -> int:
         """Rows of a U-Net's batch that it takes."""
         return 2 if self.guided else 1

@@ -9,6 +9,7 @@ from dreambooth_api.reasons import Reason
 from dreambooth_api.result import Fault, dump_result
 
 _EXITS = {
+    Reason.INVALID_SPEC: ExitCode.SPEC,
     Reason.ARTIFACT_NOT_FOUND: ExitCode.DATA,
     Reason.ARTIFACT_INVALID: ExitCode.DATA,
     Reason.BASE_MODEL_NOT_FOUND: ExitCode.BASE_MODEL,

@@ -12,8 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 
-def load() -> Any:
-    """The module `studio`.
+def load(compiles: bool = False) -> Any:
+    """The module `studio`; `compiles`: torch's compiler will be used, so it is loaded as it is.
 
     Imports make hundreds of thousands of objects that stay, and the collector of garbage would go through them again
     and again: it rests meanwhile, and leaves them alone afterwards.
@@ -21,7 +21,8 @@ def load() -> Any:
     gc.disable()
     try:
         # Quantised weights, which nothing here has; it would bring all of torch's compiler.
-        with _missing("bitsandbytes"), _postponed("scipy.stats"), _postponed("torch._dynamo", **_uncompiled()):
+        compiler = contextlib.nullcontext() if compiles else _postponed("torch._dynamo", **_uncompiled())
+        with _missing("bitsandbytes"), _postponed("scipy.stats"), compiler:
             return import_module("dreambooth_server.studio")
     finally:
         gc.freeze()

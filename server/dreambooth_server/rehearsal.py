@@ -16,7 +16,7 @@ class Rehearsal:
         """`size`: width and height, pixels; `count` rows."""
         generator = torch.Generator("cpu").manual_seed(0)
         unet, (width, height) = parts.unet, size
-        self._unet, self._slots = unet, slots
+        self._parts, self._slots = parts, slots
 
         def random(*shape: int) -> torch.Tensor:
             return torch.randn((count, *shape), generator=generator).to(parts.device, unet.dtype)
@@ -37,10 +37,5 @@ class Rehearsal:
         chosen = list(rows)
         added = self._added and {name: each[chosen] for name, each in self._added.items()}
         with self._slots.chosen([self._places[row] for row in chosen]):
-            predicted = self._unet(
-                self._latents[chosen],
-                self._times[chosen],
-                encoder_hidden_states=self._words[chosen],
-                added_cond_kwargs=added,
-            )
-        return predicted.sample.cpu()
+            predicted = self._parts.predict(self._latents[chosen], self._times[chosen], self._words[chosen], added)
+        return predicted.cpu()

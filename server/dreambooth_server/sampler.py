@@ -23,6 +23,7 @@ from diffusers import (
 from PIL import Image
 
 from dreambooth_server.drawing import Drawing, Refused, Sampler
+from dreambooth_server.programs import Programs, predict
 
 _SCHEDULERS: dict[Sampler, Any] = {
     Sampler.DPM: DPMSolverMultistepScheduler,
@@ -71,6 +72,16 @@ class Parts:
     """The prompt as the tokenizer gets it: with the learned token of the subject, if it has one."""
     schedulers: dict[Sampler, Any] = field(default_factory=dict)
     """Those that were needed, unused."""
+    programs: Programs | None = None
+    """What asks the U-Net where it may be compiled; None: it is asked layer by layer."""
+
+    def predict(
+        self, latents: torch.Tensor, times: torch.Tensor, words: torch.Tensor, added: dict[str, torch.Tensor] | None
+    ) -> torch.Tensor:
+        """As `programs.predict`."""
+        if self.programs is not None:
+            return self.programs(latents, times, words, added)
+        return predict(self.unet, latents, times, words, added)
 
     @property
     def scale(self) -> int:
@@ -153,7 +164,7 @@ def advance(runs: Sequence[Run], rows: int | None = None) -> None:
 
     The batch is filled up to `rows`, if given, with copies of its first row. A run whose own step fails gets a fault.
     """
-    unet, dtype = runs[0].parts.unet, runs[0].parts.dtype
+    parts = runs[0].parts
     inputs, times = [], []
     for run in runs:
         timestep = run.scheduler.timesteps[run.done]
@@ -166,7 +177,7 @@ def advance(runs: Sequence[Run], rows: int | None = None) -> None:
     if blank > 0:
         latents, timesteps, words = (_filled(each, blank) for each in (latents, timesteps, words))
         added = added and {name: _filled(each, blank) for name, each in added.items()}
-    predicted = unet(latents.to(dtype), timesteps, encoder_hidden_states=words, added_cond_kwargs=added).sample
+    predicted = parts.predict(latents.to(parts.dtype), timesteps, words, added)
     begun = 0
     for run in runs:
         own = predicted[begun : begun + run.drawing.rows].float()

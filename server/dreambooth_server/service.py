@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dreambooth_api.reasons import Reason
-from dreambooth_server import libraries
+from dreambooth_server import compiling, libraries
 from dreambooth_server.artifacts import Artifact, fetch_artifact
 from dreambooth_server.bases import fetch_base, open_base
 from dreambooth_server.drawing import Drawing, Refused
@@ -52,12 +52,14 @@ class Service:
         """Fetch, verify and load everything, draw once to warm up, then be ready. Raises LoadFault."""
         settings, start = self.settings, Start(self.metrics)
         start.passed("process")
+        if settings.power.compile:
+            compiling.settle(settings.places)
         # Before anything that takes long: an artifact that is unfit ends the process at once.
         artifacts = _fetch(settings)
         start.passed("artifact")
         # torch and diffusers take seconds to import: they do while the base is fetched and verified.
         with ThreadPoolExecutor(1) as importer:
-            studio = importer.submit(libraries.load)
+            studio = importer.submit(libraries.load, settings.power.compile)
             base, self.base_digest = _base(settings, artifacts)
             start.passed("base")
         start.passed("libraries")
@@ -65,6 +67,9 @@ class Service:
             base, artifacts, power=settings.power, room=settings.room, metrics=self.metrics
         )
         start.passed("weights")
+        if settings.power.compile:
+            engine.compile()
+            start.passed("compile")
         _warm_up(engine)
         start.passed("picture")
         if settings.room is not None:

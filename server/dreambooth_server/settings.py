@@ -66,6 +66,8 @@ class Power:
     batch: int = 8
     """Guided pictures that may share a forward pass, where that pays; 1: none do."""
     precision: Precision = Precision.AUTO
+    compile: bool = False
+    """Whether pictures of the usual size are drawn by compiled programs, which are made before the server is ready."""
 
 
 @dataclass(frozen=True)

@@ -31,12 +31,34 @@ class Slots:
         self._modules = {f"{prefix}.{name}": m for prefix, net in networks.items() for name, m in net.named_modules()}
         self._layers: dict[str, _Layer] = {}
         self._chosen = _Chosen()
+        self._settled: str | None = None
 
-    def reserve(self) -> None:
-        """Set memory aside for the layers that adapters usually change."""
+    def reserve(self, gains: bool = False) -> None:
+        """Set memory aside for the layers that adapters usually change; with `gains` also for what DoRA has more."""
         for name, module in self._modules.items():
             if name.endswith(_USUAL) and isinstance(module, nn.Linear):
-                self._layer(name)
+                layer = self._layer(name)
+                if gains:
+                    layer.gains()
+
+    def settle(self, prefix: str) -> None:
+        """From now on what is computed of one network does not change: each row goes through a slot, the base's too,
+        and no adapter adds to the layers that there is room for."""
+        self._settled = f"{prefix}."
+
+    def check(self, adapter: Adapter) -> None:
+        """Raises ValueError when `adapter` needs more than there is room for after `settle`. From any thread."""
+        for name, update in adapter.updates.items():
+            if self._settled is None or not name.startswith(self._settled):
+                continue
+            layer = self._layers.get(name)
+            if layer is None or (layer.gain is None and update.gain is not None):
+                what = "an adapter" if layer is None else "DoRA"
+                raise ValueError(
+                    f"{name}: {what} of this layer has no place in the programs that were compiled: train it with "
+                    "method.lora.targets as they are by default, set compile of the pool to false, or serve it with "
+                    "mode: Dedicated"
+                )
 
     def put(self, slot: int, adapter: Adapter) -> None:
         """Have `adapter` in `slot`, in place of what was there."""
@@ -59,7 +81,7 @@ class Slots:
     @contextmanager
     def chosen(self, slots: Sequence[int]) -> Iterator[None]:
         """Within, row i of a batch is drawn with the adapter in `slots[i]`."""
-        if self._layers and any(slot != BASE_SLOT for slot in slots):
+        if self._layers and (self._settled or any(slot != BASE_SLOT for slot in slots)):
             device = next(iter(self._layers.values())).down.device
             self._chosen.rows = torch.tensor(slots, device=device)
         try:
@@ -111,17 +133,21 @@ class _Layer:
         self.down[slot, :rank].copy_(update.down, non_blocking=True)
         self.up[slot, :rank].copy_(update.up, non_blocking=True)
         if update.gain is not None:
-            if self.gain is None:
-                self.gain = self.up.new_zeros((len(self.up), self.up.shape[2]))
-            self.gain[slot].copy_(update.gain)
+            self.gains()[slot].copy_(update.gain)
         self.filled.add(slot)
+
+    def gains(self) -> torch.Tensor:
+        """(slots, out): room for DoRA's, made when it is first needed."""
+        if self.gain is None:
+            self.gain = self.up.new_zeros((len(self.up), self.up.shape[2]))
+        return self.gain
 
     @torch.no_grad()
     def scatter(self, deviation: float) -> None:
         """Random numbers, or with 0 none, in the slots whose adapters leave the layer alone."""
         if not (empty := sorted(set(range(BASE_SLOT + 1, len(self.down))) - self.filled)):
             return
-        for each in (self.down, self.up):
+        for each in (self.down, self.up, *([] if self.gain is None else [self.gain])):
             each[empty] = torch.empty_like(each[empty]).normal_(std=deviation) if deviation else 0.0
 
     def _hook(self, module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
@@ -145,6 +171,6 @@ class _Layer:
     def _convolved(self, given: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
         """(B, places, rank). Row by row: each has a kernel of its own."""
         module: Any = self._module
-        shape = (module.stride, module.padding, module.dilation, module.groups)
-        lowered = [functional.conv2d(given[i : i + 1], self.down[slot], None, *shape) for i, slot in enumerate(rows)]
+        shape, kernels = (module.stride, module.padding, module.dilation, module.groups), self.down[rows]
+        lowered = [functional.conv2d(given[i : i + 1], kernels[i], None, *shape) for i in range(len(kernels))]
         return torch.cat(lowered).flatten(2).mT

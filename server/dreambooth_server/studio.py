@@ -1,7 +1,6 @@
 """The engine of one machine: a base and its subjects in memory; each picture of a batch has its own adapter."""
 
 import copy
-import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,9 @@ from dreambooth_api.job import MethodType
 from dreambooth_api.reasons import Reason
 from dreambooth_server import sampler
 from dreambooth_server.artifacts import Artifact, rank_of
-from dreambooth_server.batching import ALONE, Sizes, measure
+from dreambooth_server.batches import Batches
+from dreambooth_server.batching import ALONE
+from dreambooth_server.compiling import check_compiler
 from dreambooth_server.drawing import Cancelled, Drawing, Refused
 from dreambooth_server.engine import Abilities
 from dreambooth_server.faults import LoadFault
@@ -31,7 +32,7 @@ from dreambooth_server.loading import (
     parts_of,
 )
 from dreambooth_server.metrics import Metrics, make_metrics
-from dreambooth_server.rehearsal import Rehearsal
+from dreambooth_server.programs import Programs
 from dreambooth_server.sampler import Parts, Run, Words
 from dreambooth_server.settings import BASE_MODEL, Power, Room
 from dreambooth_server.shelf import NoRoom, Shelf, Tier
@@ -40,8 +41,6 @@ from dreambooth_server.steady import make_steady
 from dreambooth_server.token import SlotTokens, add_token
 from dreambooth_server.weights import Adapter, read_adapter
 
-log = logging.getLogger(__name__)
-_RARE = 4
 _REMEMBERED = 128
 _NO_MEMORY = "the device has too little memory for this: ask for fewer or smaller pictures"
 
@@ -53,8 +52,7 @@ class Studio:
         """`pipeline`: the plain base, of diffusers."""
         self.artifacts: dict[str, Artifact] = {}
         self._pipeline, self._room, self._power, self._metrics = pipeline, room, power, metrics
-        self._base = parts_of(pipeline)
-        self._make_steady(self._base)
+        self._base = self._prepared(parts_of(pipeline))
         self._networks = {"unet": self._base.unet, "text_encoder": self._base.text_encoder}
         if self._base.text_encoder_2 is not None:
             self._networks["text_encoder_2"] = self._base.text_encoder_2
@@ -63,7 +61,6 @@ class Studio:
         self._shelf = Shelf(room.on_device, room.in_memory, self._put)
         self._words: OrderedDict[tuple[str, str], Words] = OrderedDict()
         self._full: dict[str, Parts] = {}
-        self._sizes: dict[tuple[int, int], Sizes] = {}
         # A copy for counting: the setting of padding and truncation by another thread would reach the drawing.
         self._counter = copy.deepcopy(self._base.tokenizer)
         tokenizer, base = self._base.tokenizer, self._base
@@ -73,6 +70,7 @@ class Studio:
             prompt_tokens=tokenizer.model_max_length - tokenizer.num_special_tokens_to_add(),
             device=base.device.type,
         )
+        self._batches = Batches(base, self._slots, power.batch, self.abilities.resolution)
         for tier in (Tier.DEVICE, Tier.MEMORY):
             metrics.adapters.labels(tier).set_function(partial(self._shelf.count, tier))
 
@@ -82,8 +80,7 @@ class Studio:
             if artifact.card.method is MethodType.LORA:
                 self._shelf.keep(key, lambda: self._read(artifact))
             else:
-                parts = full_parts(self._base, artifact.folder, self._pipeline)
-                self._make_steady(parts)
+                parts = self._prepared(full_parts(self._base, artifact.folder, self._pipeline))
                 self._full[key] = add_token(parts, artifact, f"<{key}>") if artifact.card.learned_token else parts
         except (RuntimeError, ValueError, KeyError, OSError) as e:
             message = f"{artifact.name}: its weights do not fit the base: {first_line(e)}"
@@ -102,13 +99,13 @@ class Studio:
         """Whether `drawing` can begin now: of the same U-Net and size as those that run, and a slot is free."""
         if not running:
             return True
-        first = running[0].drawing
-        alike = (drawing.width, drawing.height) == (first.width, first.height)
-        if not alike or self._unet(drawing.model) is not running[0].parts.unet:
+        first = running[0]
+        if drawing.size != first.drawing.size or self._unet(drawing.model) is not first.parts.unet:
             return False
-        sizes = self._sizes_of(drawing)
+        sizes = self._batches.sizes(first.parts, drawing.size)
         rows = sum(run.drawing.rows for run in running) + drawing.rows
-        return rows <= sizes.most and len(sizes.rows) > 1 and (not self._adapted(drawing) or self._free(drawing))
+        fits = rows <= sizes.most and len(sizes.rows) > 1
+        return fits and (not self._adapted(drawing) or self._shelf.free(drawing.model))
 
     def begin(self, drawing: Drawing) -> Run:
         """Noise and words, and the subject's adapter in a slot. Raises Refused."""
@@ -178,20 +175,36 @@ class Studio:
 
         Not before the first picture: whoever woke this replica waits for that one, and it needs no batch.
         """
-        side = self.abilities.resolution
-        if (side, side) not in self._sizes:
-            self._sizes_of(Drawing(BASE_MODEL, "", "", 0, side, side, 1, 2.0))
+        self._batches.usual()
+
+    def compile(self) -> None:
+        """Make programs for the usual size, before anything is drawn; no adapter can change them later.
+
+        Raises LoadFault.
+        """
+        adapted = [name for name in self.artifacts if name not in self._full]
+        for name in adapted:
+            # The layers that it changes, and what DoRA needs for them, become part of the programs.
+            self._take(name)
+            self._shelf.give(name)
+        self._slots.settle("unet")
+        own = list(self._full.values())
+        # Where all subjects have U-Nets of their own, the base's is seldom asked.
+        self._batches.compile(own if own and not adapted else [self._base, *own])
 
     def _rows(self, running: Sequence[Run]) -> int:
         """The number of rows to compute them with."""
         rows = sum(run.drawing.rows for run in running)
         # A guided picture by itself is what all numbers are compared with: nothing need be measured for it.
-        return rows if rows == ALONE and len(running) == 1 else self._sizes_of(running[0].drawing).filled(rows)
+        if rows == ALONE and len(running) == 1:
+            return rows
+        return self._batches.sizes(running[0].parts, running[0].drawing.size).filled(rows)
 
-    def _make_steady(self, parts: Parts) -> None:
+    def _prepared(self, parts: Parts) -> Parts:
         # What a GPU's kernels would need was not measured; what batches keep is, before any is used.
         if parts.device.type == "cpu":
-            make_steady(parts.unet, 2 * self._power.batch)
+            make_steady(parts.unet, ALONE * self._power.batch)
+        return replace(parts, programs=Programs(parts.unet)) if self._power.compile else parts
 
     def _advance(self, running: Sequence[Run], rows: int) -> None:
         slots = [run.slot for run in running for _ in range(run.drawing.rows)]
@@ -199,24 +212,8 @@ class Studio:
         with torch.inference_mode(), self._slots.chosen(slots):
             sampler.advance(running, rows)
 
-    def _sizes_of(self, drawing: Drawing) -> Sizes:
-        """What batches of its size may be; measured when it is first needed."""
-        size = (drawing.width, drawing.height)
-        if size not in self._sizes:
-            usual = size == (self.abilities.resolution, self.abilities.resolution)
-            # Pictures wait while other sizes are measured, and those are seldom asked for.
-            most = ALONE * (self._power.batch if usual else min(self._power.batch, _RARE))
-            rehearsal = Rehearsal(self._base, size, self._slots, most)
-            with self._slots.disturbed():
-                self._sizes[size] = measure(rehearsal.forward, most) if most > ALONE else Sizes()
-            log.info("batches of %dx%d: %s rows", *size, self._sizes[size].rows)
-        return self._sizes[size]
-
     def _adapted(self, drawing: Drawing) -> bool:
         return drawing.model != BASE_MODEL and drawing.model not in self._full
-
-    def _free(self, drawing: Drawing) -> bool:
-        return self._shelf.free(drawing.model)
 
     def _unet(self, model: str) -> Any:
         return self._full.get(model, self._base).unet
@@ -248,7 +245,9 @@ class Studio:
         return slot
 
     def _read(self, artifact: Artifact) -> Adapter:
-        return read_adapter(artifact, self._pipeline, self._networks, self._room.max_rank)
+        adapter = read_adapter(artifact, self._pipeline, self._networks, self._room.max_rank)
+        self._slots.check(adapter)
+        return adapter
 
     def _put(self, slot: int, adapter: Adapter) -> None:
         self._slots.put(slot, adapter)
@@ -277,12 +276,15 @@ def open_studio(
     """
     power = power or Power()
     placement = placement or best_placement(power.precision)
+    if power.compile:
+        check_compiler(placement.device)
     pipeline = load_pipeline(base, placement)
     choose_threads(pipeline.unet, placement)
     try:
         studio = Studio(pipeline, room or _fitting(artifacts), power, metrics or make_metrics())
         if room is not None:
-            studio._slots.reserve()
+            # Programs are made before the first adapter with DoRA comes.
+            studio._slots.reserve(gains=power.compile)
     except torch.OutOfMemoryError as e:
         message = "the adapters' slots do not fit into the device's memory: lower adapters.onDevice or adapters.maxRank"
         raise LoadFault(Reason.GPU_OUT_OF_MEMORY, message) from e

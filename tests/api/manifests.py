@@ -126,7 +126,7 @@ GOOD = [
     _good_pool("the smallest pool"),
     _good_pool("a pool with everything", baseModel={"uri": "hf://org/sd", "revision": "main",
                "secretRef": {"name": "hf"}}, adapters={"maxRank": 512, "onDevice": 1, "inMemory": 100_000},
-               minReplicas=0, maxReplicas=1, targetInFlight=1, idleSeconds=1, gpus=1,
+               minReplicas=0, maxReplicas=1, targetInFlight=1, idleSeconds=1, gpus=1, compile=True,
                template={"nodeSelector": {"pool": "gpu"}}),
 ]  # fmt: skip
 

@@ -104,13 +104,13 @@ def test_one_that_is_being_deleted_is_left_alone(make, gatewayed):
 
 def test_its_pods_are_told_the_base_and_admitted_under_restricted(make, gatewayed, admitted):
     base = {"uri": "pvc://models/sd", "revision": "--host", "secretRef": {"name": "hf"}}
-    adapters = {"maxRank": 8, "onDevice": 2, "inMemory": 30}
-    decision = decide_pool(make.pool_view(make.pool({"baseModel": base, "adapters": adapters, "gpus": 1})), gatewayed)
+    adapters, spec = {"maxRank": 8, "onDevice": 2, "inMemory": 30}, {"baseModel": base, "gpus": 1, "compile": True}
+    decision = decide_pool(make.pool_view(make.pool({**spec, "adapters": adapters})), gatewayed)
     template = decision.apply[0]["spec"]["template"]
     (container,) = template["spec"]["containers"]
     assert container["command"] == [
         "python", "-m", "dreambooth_server", "--pool", "--base", "pvc://models/sd", "--base-revision=--host",
-        "--max-rank", "8", "--adapters-on-device", "2", "--adapters-in-memory", "30", "--port", "8080",
+        "--max-rank", "8", "--adapters-on-device", "2", "--adapters-in-memory", "30", "--compile", "--port", "8080",
     ]  # fmt: skip
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 1}
     assert any(entry["name"] == "HF_TOKEN" for entry in container["env"])

@@ -99,6 +99,13 @@ def test_the_server_is_told_what_to_serve(make, settings):
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"
 
 
+def test_the_server_compiles_where_it_is_told_to(make, settings):
+    def command(serving):
+        return built(make, settings, serving)[0]["spec"]["template"]["spec"]["containers"][0]["command"]
+
+    assert set(command({"compile": True})) - set(command({})) == {"--compile"}
+
+
 def test_a_gated_base_opens_for_the_server_too(make, settings):
     deployment, *_ = built(make, settings, annotations={names.ANNOTATION_BASE_SECRET: "hf"})
     env = deployment["spec"]["template"]["spec"]["containers"][0]["env"]

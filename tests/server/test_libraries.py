@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 CODE = """
 import sys
 from pathlib import Path
@@ -36,8 +38,17 @@ assert seen
 assert not hasattr(torch._dynamo, "nothing")
 """
 
+COMPILES = """
+from dreambooth_server import libraries
 
-def test_compiler_and_statistics_are_loaded_when_they_are_needed(base: Path) -> None:
-    command = [sys.executable, "-c", CODE, str(base)]
+libraries.load(compiles=True)
+import torch
+assert torch._dynamo.disable.__module__ == "torch._dynamo.decorators"
+"""
+
+
+@pytest.mark.parametrize("code", [CODE, COMPILES])
+def test_compiler_and_statistics_are_loaded_when_they_are_needed(base: Path, code: str) -> None:
+    command = [sys.executable, "-c", code, str(base)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr

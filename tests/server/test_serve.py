@@ -47,9 +47,9 @@ def test_a_pools_command(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[Settings] = []
     monkeypatch.setattr("dreambooth_server.__main__.run", lambda settings: told.append(settings) or 0)
     line = ["--pool", "--base", "s3://b/base", "--max-rank", "16", "--adapters-on-device", "4"]
-    assert pod([*line, "--adapters-in-memory", "9", "--precision", "bf16", "--batch", "2"]) == 0
+    assert pod([*line, "--adapters-in-memory", "9", "--precision", "bf16", "--batch", "2", "--compile"]) == 0
     assert (told[0].subjects, told[0].base, told[0].room) == ((), "s3://b/base", Room(4, 9, 16))
-    assert told[0].power == Power(2, Precision.BF16)
+    assert told[0].power == Power(2, Precision.BF16, compile=True)
 
 
 def test_dreambooth_serve_of_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,8 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from dreambooth_trainer import compiling, loop
+from dreambooth_api.compiling import CACHE
+from dreambooth_trainer import loop
 from dreambooth_trainer.checkpoint import Checkpoints
 from dreambooth_trainer.context import Mirror
 from dreambooth_trainer.faults import SpecFault
@@ -95,12 +96,12 @@ def test_killed_and_resumed_is_equal_to_uninterrupted(
     try:
         child = processes.Process(target=train_until_killed, args=(killed, 2))
         child.start()
-        monkeypatch.setenv(compiling.CACHE, str(shared))
+        monkeypatch.setenv(CACHE, str(shared))
         loop.train(straight, desk(straight))
         child.join(800)
         assert child.exitcode == -signal.SIGKILL
         made = programs(killed.work / "compiled")
-        monkeypatch.setenv(compiling.CACHE, str(killed.work / "compiled"))
+        monkeypatch.setenv(CACHE, str(killed.work / "compiled"))
         told = desk(killed)
         loop.train(killed, told)
     finally:

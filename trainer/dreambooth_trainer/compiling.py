@@ -1,21 +1,16 @@
 """`training.compile`: what the U-Net computes in a step, as programs of this machine, made once and kept."""
 
 import os
-import shutil
-import sysconfig
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dreambooth_api.compiling import CACHE, lacking
 from dreambooth_trainer.config import Plan
 from dreambooth_trainer.context import Context
 from dreambooth_trainer.faults import SpecFault
 
 if TYPE_CHECKING:
     from torch import nn
-
-# Where torch keeps what it compiled; who sets it shares programs between jobs of one base on one type of machine.
-CACHE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def check_compiles(plan: Plan) -> None:
@@ -28,13 +23,11 @@ def check_compiles(plan: Plan) -> None:
             "training.compile: each shape of a batch would be compiled anew, for minutes: set aspectRatioBuckets or "
             "compile to false"
         )
-    # Of a GPU's programs only what calls them is in C.
-    name, compiler = ("CXX", "g++") if plan.device == "cpu" else ("CC", "gcc")
-    compiler = os.environ.get(name, compiler)
-    headers = Path(sysconfig.get_path("include")) / "Python.h"
-    for what, there in ((compiler, shutil.which(compiler)), (str(headers), headers.is_file())):
-        if not there:
-            raise SpecFault(f"training.compile: needs {what}, which this image lacks: add it or set compile to false")
+    if what := lacking(plan.device):
+        raise SpecFault(
+            f"training.compile: needs {what}, which this image lacks: add it (COMPILER when the image is built) or set "
+            "compile to false"
+        )
 
 
 def compiled(unet: "nn.Module", ctx: Context) -> "Callable[..., Any]":

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dreambooth_api.compiling import COMPILERS
 from dreambooth_api.reasons import Phase, Reason
 from dreambooth_api.result import PrepareResult, TrainResult
 from dreambooth_trainer import libraries
@@ -47,8 +48,7 @@ def settle_libraries() -> None:
     }.items():
         os.environ.setdefault(name, value)
     if threads := os.environ.get("OMP_NUM_THREADS"):
-        # With `training.compile` torch starts a compiler for each core of the node; the pod may have few of them.
-        os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", threads)
+        os.environ.setdefault(COMPILERS, threads)
 
 
 def end_on_sigterm() -> None:
