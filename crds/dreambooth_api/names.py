@@ -40,11 +40,15 @@ JOB_DIR = "/etc/dreambooth/job"
 JOB_KEY = "job.json"
 JOB_FILE = f"{JOB_DIR}/{JOB_KEY}"
 WORK_DIR = "/work"
+# Where servers' downloads outlive their pods: the claim that the chart makes, and where it is mounted.
+CACHE_CLAIM = "dreambooth-cache"
+CACHE_DIR = "/var/cache/dreambooth"
 TOKEN_KEY = "token"
 TERMINATION_LOG = "/dev/termination-log"
 
 ENV_STORE_DIR = "DREAMBOOTH_STORE_DIR"
 ENV_WORK_DIR = "DREAMBOOTH_WORK_DIR"
+ENV_CACHE_DIR = "DREAMBOOTH_CACHE_DIR"
 ENV_TERMINATION_LOG = "DREAMBOOTH_TERMINATION_LOG"
 ENV_IMAGE = "DREAMBOOTH_TRAINER_IMAGE"
 

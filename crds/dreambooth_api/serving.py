@@ -7,7 +7,7 @@ from pydantic import Field
 
 from dreambooth_api import names
 from dreambooth_api.base import ApiModel
-from dreambooth_api.pods import PodOverrides
+from dreambooth_api.pods import ObjectName, PodOverrides
 
 
 class ServingMode(StrEnum):
@@ -37,6 +37,11 @@ class Scaling(ApiModel):
         False,
         description="torch.compile the U-Net for the base's own size before a replica is ready; the image needs a "
         "compiler.",
+    )
+    cache_claim: ObjectName | None = Field(
+        None,
+        description="A PersistentVolumeClaim in which replicas keep what they download, beyond their pods' lives. "
+        "Default: the namespace's `dreambooth-cache`, where the chart's `cache` has made it.",
     )
     template: PodOverrides = Field(PodOverrides(), description="Overrides of the replicas' pods.")
 

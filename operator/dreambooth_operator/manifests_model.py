@@ -47,13 +47,14 @@ def canary(body: Body, spec: PersonalizedModelSpec, artifact: Artifact, replicas
 def _template(body: Body, spec: PersonalizedModelSpec, artifact: Artifact, settings: Settings, component: str) -> Body:
     name = body["metadata"]["name"]
     secret = body["metadata"].get("annotations", {}).get(names.ANNOTATION_BASE_SECRET)
+    cache = manifests_serving.cache_claim(body, spec.serving, settings)
     arguments = ["--artifact", artifact.uri, "--digest", artifact.digest, "--name", name]
     return pods.pod_template(
-        manifests_serving.container(arguments, spec.serving, secret, settings),
+        manifests_serving.container(arguments, spec.serving, secret, cache, settings),
         spec.serving.template,
         labels=manifests.labels(names.LABEL_MODEL, name, component),
         annotations={**pods.scrape_annotations(names.SERVER_PORT), names.ANNOTATION_ARTIFACT: artifact.digest},
-        volumes=[pods.STORE_VOLUME],
+        volumes=manifests_serving.volumes(cache),
         grace_seconds=manifests_serving.GRACE_SECONDS,
     )
 

@@ -14,13 +14,14 @@ def deployment(body: Body, spec: ServingPoolSpec, settings: Settings) -> Body:
     name, base = body["metadata"]["name"], spec.base_model
     overrides = pods.with_base(spec.template, base.uri)
     secret = base.secret_ref.name if base.secret_ref else None
+    cache = manifests_serving.cache_claim(body, spec, settings)
     scaling = spec.model_copy(update={"template": overrides})
     template = pods.pod_template(
-        manifests_serving.container(_arguments(spec), scaling, secret, settings),
+        manifests_serving.container(_arguments(spec), scaling, secret, cache, settings),
         overrides,
         labels=manifests.labels(names.LABEL_POOL, name, names.COMPONENT_SERVER),
         annotations=pods.scrape_annotations(names.SERVER_PORT),
-        volumes=[pods.STORE_VOLUME],
+        volumes=manifests_serving.volumes(cache),
         grace_seconds=manifests_serving.GRACE_SECONDS,
     )
     return stamped({

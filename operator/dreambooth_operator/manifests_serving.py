@@ -46,19 +46,33 @@ def child(owner: Owner, api_version: str, kind: str, body: Body) -> Body:
     return manifests.child(api_version, kind, owner.child(name), owner.kind, body, own)
 
 
-def container(arguments: list[str], serving: Scaling, secret: str | None, settings: Settings) -> Body:
-    """A server. `secret`: the one whose `token` opens its base."""
+def cache_claim(body: Body, serving: Scaling, settings: Settings) -> str | None:
+    """The claim in which the replicas keep what they download; None: it ends with their pods."""
+    made = body["metadata"]["namespace"] in settings.cached_namespaces
+    return serving.cache_claim or (names.CACHE_CLAIM if made else None)
+
+
+def volumes(cache: str | None) -> list[Body]:
+    """What the container below mounts. `cache`: a claim."""
+    return [pods.STORE_VOLUME, *([pods.cache_volume(cache)] if cache else [])]
+
+
+def container(
+    arguments: list[str], serving: Scaling, secret: str | None, cache: str | None, settings: Settings
+) -> Body:
+    """A server. `secret`: the one whose `token` opens its base; `cache`: the claim that keeps its downloads."""
     gpus = serving.gpus
     compiled = ["--compile"] if serving.compile else []
+    lasting = [{"name": names.ENV_CACHE_DIR, "value": names.CACHE_DIR}] if cache else []
     return {
         "name": names.COMPONENT_SERVER,
         "image": settings.server_image,
         "imagePullPolicy": settings.pull_policy,
         "command": ["python", "-m", "dreambooth_server", *arguments, *compiled, "--port", str(names.SERVER_PORT)],
         "ports": [{"name": "http", "containerPort": names.SERVER_PORT, "protocol": "TCP"}],
-        "env": [*pods.common_env(serving.template), *pods.token_env(secret)],
+        "env": [*pods.common_env(serving.template), *lasting, *pods.token_env(secret)],
         "resources": {"limits": {pods.GPU: gpus}} if gpus else {},
-        "volumeMounts": [pods.STORE_MOUNT],
+        "volumeMounts": [pods.STORE_MOUNT, *([pods.CACHE_MOUNT] if cache else [])],
         "startupProbe": _probe("/healthz", period=2, timeout=5, failures=START_SECONDS // 2),
         # Often: whoever woke a sleeping model waits for it.
         "readinessProbe": _probe("/readyz", period=1, timeout=5, failures=3),

@@ -12,6 +12,7 @@ USER = 65532
 GPU = "nvidia.com/gpu"
 DEFAULT_REQUESTS = {"cpu": "250m", "memory": "512Mi"}
 STORE_VOLUME = {"name": "store", "secret": {"secretName": names.STORE_SECRET, "defaultMode": 0o440}}
+CACHE_MOUNT = {"name": "downloads", "mountPath": names.CACHE_DIR}
 STORE_MOUNT = {"name": "store", "mountPath": names.STORE_DIR, "readOnly": True}
 
 
@@ -137,6 +138,11 @@ def token_env(secret: str | None) -> list[Body]:
     if not secret:
         return []
     return [{"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": secret, "key": names.TOKEN_KEY}}}]
+
+
+def cache_volume(claim: str) -> Body:
+    """The volume of a claim in which downloads are kept."""
+    return {"name": CACHE_MOUNT["name"], "persistentVolumeClaim": {"claimName": claim}}
 
 
 def scrape_annotations(port: int) -> dict[str, str]:

@@ -25,6 +25,8 @@ class Settings:
     mlflow_url: str = ""
     # What pods' overrides may ask for beyond their namespace: words of `allowances`.
     pod_allowances: frozenset[str] = frozenset()
+    # Namespaces that have the claim `dreambooth-cache`, in which servers keep what they download.
+    cached_namespaces: frozenset[str] = frozenset()
     # Where people reach the gateway, and the file with the token by which gateways are known; without a URL there is
     # no gateway: then no pools, no keys, no canaries, and nothing goes to 0 replicas.
     gateway_url: str = ""
@@ -59,6 +61,7 @@ def from_env(env: Mapping[str, str]) -> Settings:
         namespaces=_words(env.get("DREAMBOOTH_NAMESPACES", "")),
         pod_allowances=frozenset(_words(env.get("DREAMBOOTH_POD_ALLOWANCES", ""))),
         mlflow_url=env.get("DREAMBOOTH_MLFLOW_URL", "").rstrip("/"),
+        cached_namespaces=frozenset(_words(env.get("DREAMBOOTH_CACHED_NAMESPACES", ""))),
         gateway_url=env.get("DREAMBOOTH_GATEWAY_URL", "").rstrip("/"),
         gateway_token_file=env.get("DREAMBOOTH_GATEWAY_TOKEN_FILE", ""),
         metrics_api=env.get("DREAMBOOTH_METRICS_API", "").lower() == "true",

@@ -11,12 +11,13 @@ from dreambooth_api.artifact import Manifest, ModelCard, short_digest
 from dreambooth_api.job import MethodType
 from dreambooth_api.names import MANIFEST, MODEL_CARD, TOKEN_WEIGHTS
 from dreambooth_api.reasons import Reason
-from dreambooth_server.disk import make_room, used_now
+from dreambooth_server.disk import MODELS, discard, make_room, used_now
 from dreambooth_server.download import download
 from dreambooth_server.faults import LoadFault
+from dreambooth_server.record import Record
 from dreambooth_server.settings import BASE_MODEL, Places, SubjectSource
 from dreambooth_server.sources import FolderSource, NotThere, Source, SourceError, open_source
-from dreambooth_server.verify import Unverified, check_files, check_manifest, check_nothing_else
+from dreambooth_server.verify import Unverified, check_files, check_manifest, check_nothing_else, sha256
 
 LORA_WEIGHTS = "pytorch_lora_weights.safetensors"
 UNET_FOLDER = "unet"
@@ -40,17 +41,16 @@ def kept_artifact(wanted: SubjectSource, places: Places) -> Artifact | None:
     """What an earlier fetch of the very digest left on this disk, verified anew; None: nothing, or nothing good."""
     if wanted.digest is None:
         return None
-    folder = _kept(places, wanted.digest)
+    folder = places.cache / MODELS / short_digest(wanted.digest)
+    used_now(folder)  # first: what was used just now is not deleted
+    inode = folder.stat().st_ino if folder.is_dir() else 0
     try:
         source = FolderSource(folder)
         manifest = Manifest.model_validate_json(source.read(MANIFEST))
         check_manifest(manifest, wanted.digest)
-        check_nothing_else(source.names(), manifest, (MANIFEST, MODEL_CARD))
-        check_files(folder, manifest)
-        card = ModelCard.model_validate_json(source.read(MODEL_CARD))
-        _check_card(card, manifest)
-        used_now(folder)
+        card = _check(folder, manifest, kept=True)
     except (OSError, NotThere, SourceError, ValueError):
+        discard(folder, inode)
         return None
     return Artifact(wanted.name or card.name, folder, manifest.digest, card)
 
@@ -63,11 +63,8 @@ def fetch_artifact(wanted: SubjectSource, places: Places) -> Artifact:
         source = _find(wanted.uri, places)
         manifest = Manifest.model_validate_json(source.read(MANIFEST))
         check_manifest(manifest, wanted.digest)
-        folder = source.folder or _download(source, manifest, _kept(places, manifest.digest))
-        check_nothing_else(FolderSource(folder).names(), manifest, (MANIFEST, MODEL_CARD))
-        check_files(folder, manifest)
-        card = ModelCard.model_validate_json(FolderSource(folder).read(MODEL_CARD))
-        _check_card(card, manifest)
+        folder = source.folder or _download(source, manifest, places.cache)
+        card = _check(folder, manifest, kept=source.folder is None)
     except NotThere as e:
         raise LoadFault(Reason.ARTIFACT_NOT_FOUND, f"{wanted.uri}: no artifact there: {e}") from e
     except SourceError as e:
@@ -107,16 +104,28 @@ def _find(uri: str, places: Places) -> Source:
     return source
 
 
-def _kept(places: Places, digest: str) -> Path:
-    """Where an artifact of the store is kept."""
-    return places.cache / "models" / short_digest(digest)
-
-
-def _download(source: Source, manifest: Manifest, target: Path) -> Path:
+def _download(source: Source, manifest: Manifest, cache: Path) -> Path:
     """Files of the store, by digest."""
-    make_room(target.parent, manifest.total_bytes)
-    names = {*manifest.files, MODEL_CARD, MANIFEST}
-    return download(source, names, target, lambda folder: check_files(folder, manifest))
+
+    def verify(folder: Path) -> str:
+        _check(folder, manifest, kept=True)
+        return short_digest(manifest.digest)
+
+    make_room(cache, manifest.total_bytes)
+    return download(source, {*manifest.files, MODEL_CARD, MANIFEST}, cache / MODELS, verify)
+
+
+def _check(folder: Path, manifest: Manifest, kept: bool) -> ModelCard:
+    """The card of an artifact that is what its manifest says; what is `kept` here has a record. Raises NotThere,
+    SourceError, ValueError."""
+    source, record = FolderSource(folder), Record(folder)
+    check_nothing_else(source.names(), manifest, (MANIFEST, MODEL_CARD))
+    check_files(folder, manifest, record.sha256 if kept else sha256)
+    if kept:
+        record.save()
+    card = ModelCard.model_validate_json(source.read(MODEL_CARD))
+    _check_card(card, manifest)
+    return card
 
 
 def _check_card(card: ModelCard, manifest: Manifest) -> None:

@@ -13,7 +13,7 @@ from minio import Minio
 from minio.error import MinioException, S3Error
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
 
-from dreambooth_server.sources import NotThere, SourceDenied, SourceError
+from dreambooth_server.sources import Listed, NotThere, SourceDenied, SourceError
 
 _GONE = {"NoSuchKey", "NoSuchBucket", "NoSuchObject"}
 _DENIED = {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
@@ -69,7 +69,7 @@ class BucketSource:
             reraise=True,
         )
 
-    def names(self) -> list[str]:
+    def files(self) -> dict[str, Listed]:
         return self._retrying.copy()(self._list)
 
     def read(self, name: str) -> bytes:
@@ -83,11 +83,11 @@ class BucketSource:
 
         self._retrying.copy()(write)
 
-    def _list(self) -> list[str]:
+    def _list(self) -> dict[str, Listed]:
         with _translated(f"s3://{self._bucket}"):
             found = self._client.list_objects(self._bucket, prefix=self._prefix, recursive=True)
-            keys = [o.object_name for o in found if o.object_name and not o.object_name.endswith("/")]
-        return sorted(key.removeprefix(self._prefix) for key in keys)
+            files = [o for o in found if o.object_name and not o.object_name.endswith("/")]
+        return {str(o.object_name).removeprefix(self._prefix): Listed(o.size or 0, o.etag or "") for o in files}
 
     def _chunks(self, name: str) -> Iterator[bytes]:
         with _translated(f"s3://{self._bucket}/{self._prefix}{name}"):

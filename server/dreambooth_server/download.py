@@ -1,29 +1,40 @@
-"""Fetching a folder so that a killed process leaves nothing that looks complete."""
+"""Fetching a folder so that a killed process leaves nothing that looks complete, and several may do it at once."""
 
+import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from dreambooth_server.disk import hold
 from dreambooth_server.sources import Source
 
 
-def download(source: Source, names: Iterable[str], target: Path, check: Callable[[Path], None]) -> Path:
-    """Fetch `names` beside `target`, `check` the folder, then rename it to `target`; what was there is replaced.
+def download(source: Source, names: Iterable[str], cache: Path, verify: Callable[[Path], str]) -> Path:
+    """Fetch `names` into a folder of `cache`, to which `verify` gives its name: that of its content, for a folder that
+    is there already is taken for the same.
 
-    Raises what `source` and `check` raise; then nothing is left behind.
+    Raises what `source` and `verify` raise; then nothing is left behind.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(dir=target.parent, prefix=".part-"))
+    cache.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(dir=cache, prefix=".part-"))
+    lock = hold(part)
     try:
+        part.chmod(0o755)  # mkdtemp's folders are for one user alone
         for name in names:
             path = part / name
             path.parent.mkdir(parents=True, exist_ok=True)
             source.fetch(name, path)
-        check(part)
-        shutil.rmtree(target, ignore_errors=True)
-        os.rename(part, target)
+        target = cache / verify(part)
+        try:
+            os.rename(part, target)
+        except OSError as e:
+            # Somebody else was quicker.
+            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
     finally:
+        if lock is not None:
+            os.close(lock)
         shutil.rmtree(part, ignore_errors=True)
     return target

@@ -1,6 +1,7 @@
 """What one server process holds: its state, from loading over ready to draining, and what serves requests."""
 
 import logging
+import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
@@ -11,6 +12,7 @@ from dreambooth_api.reasons import Reason
 from dreambooth_server import compiling, libraries
 from dreambooth_server.artifacts import Artifact, fetch_artifact
 from dreambooth_server.bases import fetch_base, open_base
+from dreambooth_server.disk import hold
 from dreambooth_server.drawing import Drawing, Refused
 from dreambooth_server.engine import Engine
 from dreambooth_server.errors import ApiError
@@ -51,6 +53,9 @@ class Service:
     def load(self) -> None:
         """Fetch, verify and load everything, draw once to warm up, then be ready. Raises LoadFault."""
         settings, start = self.settings, Start(self.metrics)
+        places = settings.places
+        if places.lasting and not places.lasts:
+            log.warning("%s cannot be written by user %d: downloads end with this pod", places.lasting, os.getuid())
         start.passed("process")
         if settings.power.compile:
             compiling.settle(settings.places)
@@ -131,6 +136,8 @@ def _fetch(settings: Settings) -> Mapping[str, Artifact]:
     found: dict[str, Artifact] = {}
     for wanted in settings.subjects:
         artifact = fetch_artifact(wanted, settings.places)
+        if settings.places.cache in artifact.folder.parents:
+            hold(artifact.folder)
         if artifact.name in found:
             raise LoadFault(Reason.ARTIFACT_INVALID, f"two subjects are named {artifact.name!r}")
         found[artifact.name] = artifact

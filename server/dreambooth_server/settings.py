@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from dreambooth_api.names import ENV_STORE_DIR, ENV_WORK_DIR, SERVER_PORT, STORE_DIR
+from dreambooth_api.names import ENV_CACHE_DIR, ENV_STORE_DIR, ENV_WORK_DIR, SERVER_PORT, STORE_DIR
 
 BASE_MODEL = "base"
 """The `model` that draws with the plain base; no subject can have this name here."""
@@ -31,10 +31,19 @@ class Places:
     """The files of the Secret `dreambooth-store`."""
     work: Path | None = field(default_factory=lambda: _path(os.environ.get(ENV_WORK_DIR)))
     """Downloads are kept below it; None: below the user's cache folder."""
+    lasting: Path | None = field(default_factory=lambda: _path(os.environ.get(ENV_CACHE_DIR)))
+    """A folder that outlives the pod and may be shared with others: downloads are kept there instead."""
+
+    @property
+    def lasts(self) -> bool:
+        """Whether downloads are kept in `lasting`."""
+        return self.lasting is not None and os.access(self.lasting, os.R_OK | os.W_OK | os.X_OK)
 
     @property
     def cache(self) -> Path:
         """Where verified downloads are kept."""
+        if self.lasting is not None and self.lasts:
+            return self.lasting
         return (self.work or Path.home() / ".cache" / "dreambooth") / "serving"
 
 

@@ -19,6 +19,15 @@ class NotThere(Exception):
     """The file, or the bucket, does not exist."""
 
 
+@dataclass(frozen=True)
+class Listed:
+    """A file that a source has."""
+
+    bytes: int
+    version: str
+    """Differs when the content does: an ETag, or a time of change."""
+
+
 class Source(Protocol):
     """A folder of files, named by relative paths with `/`."""
 
@@ -26,8 +35,8 @@ class Source(Protocol):
     def folder(self) -> Path | None:
         """The files' folder on this machine; None when they must be fetched first."""
 
-    def names(self) -> list[str]:
-        """All files below, sorted. Raises SourceError, NotThere."""
+    def files(self) -> dict[str, Listed]:
+        """All files below, by name. Raises SourceError, NotThere."""
 
     def read(self, name: str) -> bytes:
         """One small file. Raises SourceError, NotThere."""
@@ -42,7 +51,12 @@ class FolderSource:
 
     folder: Path
 
+    def files(self) -> dict[str, Listed]:
+        found = ((name, (self.folder / name).stat()) for name in self.names())
+        return {name: Listed(stat.st_size, str(stat.st_mtime_ns)) for name, stat in found}
+
     def names(self) -> list[str]:
+        """The files' names, sorted. Raises NotThere."""
         if not self.folder.is_dir():
             raise NotThere(f"there is no folder {self.folder}")
         return sorted(p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file())
@@ -59,10 +73,11 @@ class FolderSource:
         target.write_bytes(self.read(name))
 
 
-def open_source(uri: str, store: Path) -> Source:
+def open_source(uri: str, store: Path, attempts: int = 6) -> Source:
     """The source that `uri` names: `s3://…` with the keys in the folder `store`, `file://…`, `pvc://…` or a plain path.
 
-    Raises ValueError for a URI that is none of these, SourceDenied when there are no keys.
+    A store is tried `attempts` times. Raises ValueError for a URI that is none of these, SourceDenied when there are no
+    keys.
     """
     if "://" not in uri:
         return FolderSource(Path(uri).expanduser().absolute())
@@ -71,7 +86,7 @@ def open_source(uri: str, store: Path) -> Source:
         # Imported here: a server that reads a folder needs no S3 client.
         from dreambooth_server.bucket import BucketSource, StoreKeys
 
-        return BucketSource(StoreKeys.read(store), parsed.authority, parsed.path)
+        return BucketSource(StoreKeys.read(store), parsed.authority, parsed.path, attempts)
     if (path := mounted_path(parsed)) is None:
         raise ValueError(f"{uri!r}: the scheme {parsed.scheme}:// cannot be read here")
     return FolderSource(Path(path))

@@ -1,13 +1,16 @@
 """What is read is what was written: sizes, hashes and digests, and no pickle."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dreambooth_api.artifact import Manifest, content_digest
+from dreambooth_server.sources import FolderSource
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _WEIGHTS_AND_CONFIGS = (".safetensors", ".json", ".txt")
+BASE_SUFFIXES = (".json", ".txt", ".safetensors")
+"""Of the files that make up a base: configs, vocabularies and safetensors."""
 _BLOCK = 1 << 20
 
 
@@ -29,7 +32,16 @@ def check_manifest(manifest: Manifest, digest: str | None) -> None:
         raise Unverified(f"the manifest is of {manifest.digest}, not of {digest}")
 
 
-def check_files(folder: Path, manifest: Manifest) -> None:
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, hex."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
+
+
+def check_files(folder: Path, manifest: Manifest, hashed: Callable[[Path], str] = sha256) -> None:
     """Compare every listed file with its size and SHA-256. Raises Unverified naming the first that differs."""
     for name, entry in manifest.files.items():
         path = folder / name
@@ -37,7 +49,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             raise Unverified(f"{name} is missing")
         if path.stat().st_size != entry.bytes:
             raise Unverified(f"{name} has {path.stat().st_size} bytes instead of {entry.bytes}")
-        if sha256(path) != entry.sha256:
+        if hashed(path) != entry.sha256:
             raise Unverified(f"{name} differs from its SHA-256 in the manifest")
 
 
@@ -50,15 +62,11 @@ def check_nothing_else(names: Iterable[str], manifest: Manifest, known: Iterable
             raise Unverified(f"{name} is not in the manifest")
 
 
-def digest_of(folder: Path, names: Iterable[str]) -> str:
-    """`sha256:<hex>` over the content of the files `names` in `folder`."""
-    return content_digest({name: sha256(folder / name) for name in names})
+def base_files(names: Iterable[str]) -> list[str]:
+    """Those of `names` that make up a base, and its digest."""
+    return [name for name in names if name.endswith(BASE_SUFFIXES) and not name.startswith(".")]
 
 
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            found.update(block)
-    return found.hexdigest()
+def base_digest(folder: Path, hashed: Callable[[Path], str] = sha256) -> str:
+    """`sha256:<hex>` over the content of the base in `folder`. Raises NotThere."""
+    return content_digest({name: hashed(folder / name) for name in base_files(FolderSource(folder).names())})

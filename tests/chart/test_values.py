@@ -51,6 +51,8 @@ def test_helm_lint_is_content(helm):
         ("gateway.args=--port=1", "/gateway/args"),
         ("gateway.tokenSecret=My_Secret", "/gateway/tokenSecret"),
         ("metricsApi.enabled=yes", "/metricsApi/enabled"),
+        ("cache.nodePath=../var", "/cache/nodePath"),
+        ("cache.size=much", "/cache/size"),
         ("networkPolicy.gatewayTo=all", "/networkPolicy/gatewayTo"),
         ("crds.install=1", "/crds/install"),
         ("fullnameOverride=Dream", "/fullnameOverride"),

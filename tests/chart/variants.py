@@ -22,6 +22,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "demo": DEMO,
     "persistent servers": SERVERS,
     "own store": OWN_STORE,
+    "node's cache": (*OWN_STORE, "--set", "cache.enabled=true,cache.nodePath=/var/cache/dreambooth"),
+    "network's cache": (*OWN_STORE, "--set", "cache.enabled=true,cache.storageClass=nfs"),
     "namespaced": ("--set", "operator.namespaces={a,b}"),
     "monitoring": (*DEMO, *MONITORING),
     "everything": (

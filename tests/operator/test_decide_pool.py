@@ -1,5 +1,7 @@
 """A pool's life, one decision at a time."""
 
+from dataclasses import replace
+
 import pytest
 
 from dreambooth_api import names
@@ -100,6 +102,20 @@ def test_what_it_cannot_be(make, settings, gatewayed):
 
 def test_one_that_is_being_deleted_is_left_alone(make, gatewayed):
     assert decide_pool(make.pool_view(make.pool(deletionTimestamp=make.ago(1))), gatewayed) == NOTHING
+
+
+def test_its_downloads_outlive_its_pods(make, gatewayed):
+    def claims(settings, spec=None):
+        template = decide_pool(make.pool_view(make.pool(spec)), settings).apply[0]["spec"]["template"]["spec"]
+        (container,) = template["containers"]
+        found = [v["persistentVolumeClaim"]["claimName"] for v in template["volumes"] if "persistentVolumeClaim" in v]
+        assert any(entry["name"] == names.ENV_CACHE_DIR for entry in container["env"]) == bool(found)
+        return found
+
+    assert claims(gatewayed) == []
+    assert claims(gatewayed, {"cacheClaim": "own"}) == ["own"]
+    assert claims(replace(gatewayed, cached_namespaces=frozenset({"team"}))) == ["dreambooth-cache"]
+    assert refusal(make, gatewayed, {"cacheClaim": {"hostPath": {"path": "/"}}})[0] == Reason.INVALID_SPEC
 
 
 def test_its_pods_are_told_the_base_and_admitted_under_restricted(make, gatewayed, admitted):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from dreambooth_api import names
-from dreambooth_api.parse import parse_model
+from dreambooth_api.parse import InvalidResource, parse_model
 from dreambooth_operator import manifests_model, manifests_serving
 
 
@@ -104,6 +104,55 @@ def test_the_server_compiles_where_it_is_told_to(make, settings):
         return built(make, settings, serving)[0]["spec"]["template"]["spec"]["containers"][0]["command"]
 
     assert set(command({"compile": True})) - set(command({})) == {"--compile"}
+
+
+def cache_of(deployment):
+    """The claim in which a Deployment's pods keep what they download, as volume, mount and environment agree on it."""
+    spec = deployment["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    claims = {v["name"]: v["persistentVolumeClaim"] for v in spec["volumes"] if "persistentVolumeClaim" in v}
+    mounts = {m["mountPath"]: m for m in container["volumeMounts"]}
+    env = {entry["name"]: entry.get("value") for entry in container["env"]}
+    if names.ENV_CACHE_DIR not in env:
+        assert not claims
+        return None
+    mount = mounts[env[names.ENV_CACHE_DIR]]
+    assert "readOnly" not in mount
+    (name, claim), = claims.items()  # fmt: skip
+    assert mount["name"] == name
+    return claim["claimName"]
+
+
+def test_downloads_outlive_the_pods_where_a_claim_is_named_or_the_chart_made_one(make, settings, admitted):
+    cached = replace(settings, cached_namespaces=frozenset({"team"}))
+    for serving, told, claim in (
+        ({}, settings, None),
+        ({}, replace(settings, cached_namespaces=frozenset({"others"})), None),
+        ({}, cached, "dreambooth-cache"),
+        ({"cacheClaim": "own"}, settings, "own"),
+        ({"cacheClaim": "own"}, cached, "own"),
+    ):
+        deployment, *_ = built(make, told, serving)
+        assert cache_of(deployment) == claim
+        assert admitted(deployment["spec"]["template"]) == []
+    body = make.model()
+    spec = parse_model(body).spec
+    assert cache_of(manifests_model.canary(body, spec, spec.artifact, 1, cached)) == "dreambooth-cache"
+
+
+def test_nobody_says_in_the_pods_environment_where_downloads_are_kept(make, settings):
+    env = [{"name": names.ENV_CACHE_DIR, "value": "/proc/self/root"}]
+    deployment, *_ = built(make, settings, {"cacheClaim": "own", "template": {"env": env}})
+    assert cache_of(deployment) == "own"
+
+
+@pytest.mark.parametrize("cache", [{"hostPath": {"path": "/"}}, "../theirs/claim", "theirs/claim", ""])
+def test_a_cache_is_a_claim_of_the_namespace_and_nothing_else(make, cache):
+    """What a claim is bound to, an administrator's PersistentVolume says: no folder of a node is had by naming it."""
+    body = make.model()
+    body["spec"]["serving"] = {"cacheClaim": cache}
+    with pytest.raises(InvalidResource, match="cacheClaim"):
+        parse_model(body)
 
 
 def test_a_gated_base_opens_for_the_server_too(make, settings):

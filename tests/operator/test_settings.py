@@ -27,6 +27,11 @@ def test_the_gateway():
     assert (settings.routes_port, from_env(env | {"DREAMBOOTH_ROUTES_PORT": "1"}).routes_port) == (9402, 1)
 
 
+def test_where_downloads_outlive_pods():
+    assert from_env(IMAGES).cached_namespaces == frozenset()
+    assert from_env(IMAGES | {"DREAMBOOTH_CACHED_NAMESPACES": "a,b"}).cached_namespaces == {"a", "b"}
+
+
 @pytest.mark.parametrize("name", IMAGES)
 def test_what_must_be_set(name):
     with pytest.raises(MissingSetting, match=name):

@@ -16,6 +16,7 @@ sys.path.append(str(Path(__file__).parent))
 from page_kit import DESKTOP
 from playwright.sync_api import Browser, Page, sync_playwright
 from server_kit import Endpoint, Made, save_lora, write_card, write_full, write_lora, write_manifest
+from store_kit import running
 
 from dreambooth_api.job import MethodType
 from dreambooth_server.app import create_app
@@ -70,6 +71,15 @@ def copy_of_lora(lora: Made, tmp_path: Path) -> Path:
 def places(tmp_path: Path) -> Places:
     """No store, and a work folder of its own."""
     return Places(store=tmp_path / "no-store", work=tmp_path / "work")
+
+
+@pytest.fixture(scope="module", params=["minio", "versitygw"])
+def store(
+    s3_programs: dict[str, Path], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
+    """A folder like the mounted Secret of a running store with an empty bucket."""
+    with running(request.param, s3_programs[request.param], tmp_path_factory.mktemp("s3")) as keys:
+        yield keys
 
 
 @pytest.fixture(scope="session")

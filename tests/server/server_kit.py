@@ -16,13 +16,12 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
-from dreambooth_api.artifact import BaseReference, Manifest, ManifestEntry, ModelCard, content_digest
+from dreambooth_api.artifact import BaseReference, Manifest, ManifestEntry, ModelCard
 from dreambooth_api.job import Lora, MethodType
 from dreambooth_api.names import MANIFEST, MODEL_CARD
 from dreambooth_server.artifacts import LORA_WEIGHTS
-from dreambooth_server.bases import base_files
 from dreambooth_server.sources import FolderSource
-from dreambooth_server.verify import sha256
+from dreambooth_server.verify import base_digest, sha256
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,7 @@ def write_manifest(folder: Path) -> str:
 
 def write_card(folder: Path, base: Path, **changes: Any) -> ModelCard:
     """Write model.json for the base in the folder `base`."""
-    names = base_files(FolderSource(base).names())
-    digest = content_digest({n: sha256(base / n) for n in names})
+    digest = base_digest(base)
     fields: dict[str, Any] = {
         "name": "rusty", "namespace": "demo", "job": "robot",
         "base": BaseReference(uri=f"file://{base}", digest=digest),

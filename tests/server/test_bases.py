@@ -2,13 +2,15 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 from server_kit import write_card
 
 from dreambooth_api.artifact import BaseReference
 from dreambooth_api.reasons import Reason
-from dreambooth_server.bases import base_files, fetch_base, open_base
+from dreambooth_server.bases import fetch_base, open_base
 from dreambooth_server.faults import LoadFault
 from dreambooth_server.settings import Places
 
@@ -53,6 +55,33 @@ def test_a_base_that_is_not_there(reference: BaseReference, places: Places, uri:
     assert fault.value.reason is reason
 
 
+def test_a_base_of_the_hub_is_kept_where_the_others_are(
+    reference: BaseReference, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No hub can be here: its library is asked for the snapshot, and says what it was asked."""
+    asked: list[tuple[str, Path | None, bool]] = []
+
+    def snapshot_download(repository: str, *, cache_dir: Path | None, local_files_only: bool, **_: Any) -> str:
+        asked.append((repository, cache_dir, local_files_only))
+        if local_files_only and not (tmp_path / "cache/hub").exists():
+            raise LocalEntryNotFoundError("nothing is here")
+        if cache_dir is None:
+            return str(base)
+        return str(shutil.copytree(base, cache_dir / "snapshot", dirs_exist_ok=True))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    fetch_base(reference, "hf://team/base", Places(store=tmp_path, work=tmp_path / "work"))
+    (tmp_path / "cache").mkdir()
+    places, hub = Places(store=tmp_path, lasting=tmp_path / "cache"), tmp_path / "cache/hub"
+    assert fetch_base(reference, "hf://team/base", places) == hub / "snapshot"
+    assert asked == [("team/base", None, False), ("team/base", hub, True), ("team/base", hub, False)]
+    # By its digest it is had without the hub; whatever is there now, only with it.
+    assert fetch_base(reference, "hf://team/base", places) == hub / "snapshot"
+    assert asked[3:] == [("team/base", hub, True)]
+    assert open_base("hf://team/base", None, places) == (hub / "snapshot", reference.digest)
+    assert asked[4:] == [("team/base", hub, False)]
+
+
 def test_a_pool_takes_whatever_is_there_and_says_what_it_is(
     reference: BaseReference, base: Path, places: Places
 ) -> None:
@@ -60,8 +89,3 @@ def test_a_pool_takes_whatever_is_there_and_says_what_it_is(
     with pytest.raises(LoadFault) as fault:
         open_base("file:///nowhere", None, places)
     assert fault.value.reason is Reason.BASE_MODEL_NOT_FOUND
-
-
-def test_its_files_are_configs_vocabularies_and_safetensors() -> None:
-    names = ["model_index.json", "unet/a.safetensors", "unet/a.bin", "tokenizer/merges.txt", ".git/x.json", "README.md"]
-    assert base_files(names) == ["model_index.json", "unet/a.safetensors", "tokenizer/merges.txt"]

@@ -1,16 +1,11 @@
 """Artifacts and bases from real S3 servers."""
 
-import os
 import shutil
-import subprocess
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import urllib3
-from minio import Minio
 from server_kit import Made, free_port, write_card
+from store_kit import BUCKET, upload
 
 from dreambooth_api.reasons import Reason
 from dreambooth_server.artifacts import LORA_WEIGHTS, fetch_artifact
@@ -21,58 +16,6 @@ from dreambooth_server.settings import Places, SubjectSource
 from dreambooth_server.sources import SourceError
 
 pytestmark = pytest.mark.cluster
-ACCESS, SECRET, BUCKET = "dreambooth", "dreambooth-secret", "dreambooth"
-
-
-def command(program: Path, server: str, folder: Path, port: int) -> list[str]:
-    if server == "minio":
-        return [str(program), "server", str(folder), "--address", f"127.0.0.1:{port}", "--quiet"]
-    return [str(program), "--port", f"127.0.0.1:{port}", "--access", ACCESS, "--secret", SECRET, "posix", str(folder)]
-
-
-@pytest.fixture(scope="module", params=["minio", "versitygw"])
-def store(
-    s3_programs: dict[str, Path], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Path]:
-    """A folder like the mounted Secret of a running store with an empty bucket."""
-    port, folder = free_port(), tmp_path_factory.mktemp("s3")
-    env = {**os.environ, "MINIO_ROOT_USER": ACCESS, "MINIO_ROOT_PASSWORD": SECRET}
-    (folder / "data").mkdir()
-    keys = {"endpoint": f"http://127.0.0.1:{port}", "region": "us-east-1", "accessKey": ACCESS, "secretKey": SECRET}
-    (folder / "keys").mkdir()
-    for name, value in {**keys, "bucket": BUCKET, "prefix": "", "ca.crt": ""}.items():
-        (folder / "keys" / name).write_text(value)
-    with (folder / "log").open("wb") as log:
-        line = command(s3_programs[request.param], request.param, folder / "data", port)
-        server = subprocess.Popen(line, stdout=log, stderr=log, env=env)
-    try:
-        _make_bucket(client(folder / "keys"))
-        yield folder / "keys"
-    finally:
-        server.kill()
-        server.wait()
-
-
-def client(keys: Path) -> Minio:
-    endpoint = (keys / "endpoint").read_text().removeprefix("http://")
-    return Minio(endpoint, access_key=ACCESS, secret_key=SECRET, secure=False, region="us-east-1",
-                 http_client=urllib3.PoolManager(retries=False))  # fmt: skip
-
-
-def _make_bucket(store: Minio) -> None:
-    for _ in range(200):
-        try:
-            store.make_bucket(BUCKET)
-            return
-        except Exception:  # Whatever a server that is not up yet makes the client say.
-            time.sleep(0.1)
-    raise AssertionError("the S3 server did not come up")
-
-
-def upload(keys: Path, folder: Path, prefix: str) -> None:
-    for path in folder.rglob("*"):
-        if path.is_file():
-            client(keys).fput_object(BUCKET, f"{prefix}/{path.relative_to(folder).as_posix()}", str(path))
 
 
 def test_an_artifact_is_fetched_once_and_verified(store: Path, lora: Made, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dreambooth_api.artifact import Manifest, ManifestEntry
-from dreambooth_server.verify import Unverified, check_files, check_no_pickles, sha256
+from dreambooth_server.verify import Unverified, base_files, check_files, check_no_pickles, sha256
 
 
 @pytest.fixture
@@ -39,3 +39,8 @@ def test_what_changed_is_named(folder: Path, content: bytes | None, message: str
 def test_pickles_are_refused(name: str) -> None:
     with pytest.raises(Unverified, match="is a pickle"):
         check_no_pickles([name])
+
+
+def test_a_bases_files_are_configs_vocabularies_and_safetensors() -> None:
+    names = ["model_index.json", "unet/a.safetensors", "unet/a.bin", "tokenizer/merges.txt", ".git/x.json", "README.md"]
+    assert base_files(names) == ["model_index.json", "unet/a.safetensors", "tokenizer/merges.txt"]

@@ -74,6 +74,11 @@ def _at_the_door(theirs: str) -> Iterator[tuple[Any, ...]]:
         (field,) = template
         yield JOBS, {"topology": _topology(template)}, door, f"template.{field}"
         yield MODELS, _served(template), door, f"template.{field}"
+    for cache in (f"../{theirs}/{CLAIM}", f"{theirs}/{CLAIM}", {"hostPath": {"path": "/var/lib/kubelet"}}):
+        artifact = {"uri": "s3://bucket/x", "digest": DIGEST}
+        yield MODELS, {"artifact": artifact, "serving": {"cacheClaim": cache}}, door, "serving.cacheClaim"
+        publish = {"name": "x", "serving": {"cacheClaim": cache}}
+        yield JOBS, {"publish": publish}, door, "serving.cacheClaim"
     yield JOBS, {"metadata": {"namespace": theirs}}, door, "namespace"
     yield JOBS, {"metadata": {"labels": {names.LABEL_QUEUE: f"{theirs}/queue"}}}, door, "labels"
 
