@@ -44,7 +44,9 @@ def main(mode: str, steps: int, out: Path, rest: list[str]) -> None:
 def ours(rest: list[str], watch: Callable[[], None]) -> None:
     """`dreambooth run` without MLflow: prepare and train in one process."""
     from dataclasses import replace
+    from functools import cache
 
+    from dreambooth_trainer import libraries
     from dreambooth_trainer.context import Tracking, laptop_context
     from dreambooth_trainer.process import settle_libraries
     from dreambooth_trainer.run import read_job, run
@@ -58,7 +60,15 @@ def ours(rest: list[str], watch: Callable[[], None]) -> None:
 
         prepare_process(ctx)
         return
-    watch()
+    load = libraries.load
+
+    @cache
+    def watched(compiler: bool) -> None:
+        load(compiler)
+        watch()
+
+    # The hook is torch's, which is to be imported as the trainer imports it.
+    libraries.load = watched
     run(ctx, folder)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from dreambooth_api.imports import missing
 from dreambooth_api.job import Lora
 from dreambooth_trainer.faults import SpecFault
 
@@ -16,12 +17,14 @@ TEXT_TARGETS = ["q_proj", "k_proj", "v_proj", "out_proj"]
 
 def add_adapters(unet: nn.Module, encoders: Mapping[str, nn.Module], lora: Lora) -> None:
     """Put adapters on the U-Net and the given text encoders. Raises SpecFault for targets that do not exist."""
-    try:
-        unet.add_adapter(_config(lora, list(lora.targets)))  # type: ignore[operator]
-    except ValueError as e:
-        raise SpecFault(f"method.lora.targets: {str(e).splitlines()[0][:300]}") from e
-    for encoder in encoders.values():
-        encoder.add_adapter(_config(lora, TEXT_TARGETS))  # type: ignore[operator]
+    # peft would import it, for two seconds, to see whether a layer is quantised; none is.
+    with missing("bitsandbytes"):
+        try:
+            unet.add_adapter(_config(lora, list(lora.targets)))  # type: ignore[operator]
+        except ValueError as e:
+            raise SpecFault(f"method.lora.targets: {str(e).splitlines()[0][:300]}") from e
+        for encoder in encoders.values():
+            encoder.add_adapter(_config(lora, TEXT_TARGETS))  # type: ignore[operator]
 
 
 def _config(lora: Lora, targets: list[str]):

@@ -104,7 +104,7 @@ class Inputs:
 
 
 def _plan(ctx: Context, base: Path) -> Plan:
-    libraries.load()
+    libraries.load(ctx.spec.training.compile)
     import torch
 
     # Before the thread pools are made, which inherit it. An optimizer's averages of tiny squares become denormal, and

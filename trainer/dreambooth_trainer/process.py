@@ -89,6 +89,8 @@ def train_process(ctx: Context, got: "Inputs | None" = None) -> TrainResult | No
     board = Board(ctx, Phase.TRAINING)
     ctx.store.trouble.tell = lambda message: board.trouble(Reason.STORE_UNAVAILABLE, message)
     server = BoardServer(board, ctx.port) if leads and ctx.port is not None else None
+    # Before the tracker, whose thread imports MLflow: meanwhile nobody else may import.
+    libraries.load(ctx.spec.training.compile)
     tracker = make_tracker(ctx, board) if leads else NullTracker()
     try:
         return _tracked(ctx, board, tracker, Console(ctx.terminal, silent=not leads), got)
@@ -100,7 +102,6 @@ def train_process(ctx: Context, got: "Inputs | None" = None) -> TrainResult | No
 def _tracked(
     ctx: Context, board: Board, tracker: Tracker, console: Console, got: "Inputs | None"
 ) -> TrainResult | None:
-    libraries.load()
     from dreambooth_trainer.loop import Desk, train
 
     status = "FAILED"
