@@ -20,12 +20,15 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
+from importlib.machinery import ModuleSpec
 from importlib.metadata import version
 from importlib.util import find_spec, module_from_spec
 from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+# For quantised weights, which nothing here has; it would bring all of torch's compiler.
+_QUANTISED = "bitsandbytes"
 # Packages that import all that is in them for whoever wants one part, and parts of scipy that hardly anything calls.
 _PACKAGES = (
     "peft.tuners",
@@ -57,15 +60,15 @@ def lean(*, compiler: bool = False) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(_collector_at_rest())
-        # Quantised weights, which nothing here has; it would bring all of torch's compiler.
-        stack.enter_context(missing("bitsandbytes"))
+        stack.enter_context(missing(_QUANTISED))
         if not compiler:
             stack.enter_context(postponed("torch._dynamo", known=uncompiled()))
-        stack.enter_context(postponed("peft", known={"__version__": version("peft")}, homes=PEFT))
+        peft = {"__version__": version("peft")}
+        stack.enter_context(postponed("peft", known=peft, homes=PEFT, without=(_QUANTISED,)))
         # The losses of transformers' object detection.
         stack.enter_context(postponed("scipy.optimize", calls=("linear_sum_assignment",)))
         for name in _PACKAGES:
-            stack.enter_context(postponed(name))
+            stack.enter_context(postponed(name, without=(_QUANTISED,)))
         # The order in which peft's own package imports them: its parts import one another.
         import_module("peft.utils")
         yield
@@ -125,13 +128,14 @@ def postponed(
     known: Mapping[str, Any] = _NOTHING,
     homes: Mapping[str, str] = _NOTHING,
     calls: Sequence[str] = (),
+    without: Sequence[str] = (),
 ) -> Iterator[None]:
     """Within, a package that was not imported before is not executed; afterwards it is when somebody uses it.
 
     No execution is needed for attributes that are `known` beforehand (`part.name`: of a submodule), for those whose
     `homes` are submodules, for functions that are named in `calls` until they are called, nor for submodules that are
-    imported within. importlib's LazyLoader executes a module for whoever only looks at its name, as torch does with
-    every module.
+    imported within. Modules that it is executed `without` are missing meanwhile. importlib's LazyLoader executes a
+    module for whoever only looks at its name, as torch does with every module.
     """
     spec = None
     if name not in sys.modules:
@@ -153,7 +157,10 @@ def postponed(
             for attribute, stand_in in stand_ins.items():
                 if vars(module).get(attribute) is stand_in:
                     delattr(module, attribute)
-            loader.exec_module(module)
+            with contextlib.ExitStack() as stack:
+                for optional in without:
+                    stack.enter_context(missing(optional))
+                loader.exec_module(module)
 
     def part(end: str) -> Any:
         execute()
@@ -169,6 +176,8 @@ def postponed(
             # Whoever imports a submodule asks for the path first.
             if not executed and (not attribute.startswith("__") or attribute == "__path__"):
                 execute()
+                if attribute == "__path__":
+                    sys.meta_path.insert(0, _Brought(name))
                 return getattr(own(), attribute)
         if own() is not module:
             return getattr(own(), attribute)
@@ -193,6 +202,33 @@ def postponed(
     finally:
         if not executed:
             del module.__path__
+
+
+class _Brought:
+    """Finder and loader of submodules that their package brings while Python asks it for its path, to import them.
+
+    Python has seen before that they are not there, and would import them a second time.
+    """
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+        self._specs: dict[str, ModuleSpec | None] = {}
+
+    def find_spec(self, name: str, path: object = None, target: ModuleType | None = None) -> ModuleSpec | None:
+        """Of a submodule that is there; not when it is reloaded, which has a `target`."""
+        if target is not None or name.rpartition(".")[0] != self._package or name not in sys.modules:
+            return None
+        return ModuleSpec(name, self)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The one that is there."""
+        module = sys.modules[spec.name]
+        self._specs[spec.name] = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Was done; what it was loaded by stays."""
+        module.__spec__ = self._specs.pop(module.__name__)
 
 
 class _Part(SimpleNamespace):

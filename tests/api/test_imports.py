@@ -68,6 +68,19 @@ def test_a_submodule_is_executed_alone_within_and_brings_its_package_afterwards(
     assert not hasattr(heavy, "__version__")
 
 
+def test_a_submodule_that_its_package_brings_is_executed_once(
+    package: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package("heavy", "from heavy import part\nbrought = part", part="value = object()")
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    with postponed("heavy"):
+        import heavy
+    import heavy.part
+
+    assert heavy.part is heavy.brought is sys.modules["heavy.part"]
+    assert heavy.part.__spec__.origin == heavy.part.__file__
+
+
 def test_code_that_asks_for_its_own_rest_is_not_executed_twice(package: Callable) -> None:
     package("heavy", "import heavy\nearly = hasattr(heavy, 'value')\nvalue = 7")
     with postponed("heavy"):
@@ -88,6 +101,15 @@ def test_a_package_may_put_another_in_its_place(package: Callable) -> None:
     with postponed("heavy"):
         import heavy
     assert (heavy.value, heavy.more) == (7, 8)
+
+
+def test_what_it_is_executed_without_is_missing_then_too(package: Callable) -> None:
+    package("optional", "")
+    package("heavy", "try:\n    import optional\nexcept ImportError:\n    optional = None")
+    with postponed("heavy", without=["optional"]):
+        import heavy
+    assert heavy.optional is None
+    assert import_module("optional")
 
 
 def test_a_function_is_there_until_it_is_called(package: Callable) -> None:

@@ -49,7 +49,7 @@ def fuzz(operation: schemathesis.schemas.APIOperation, headers: dict[str, str]) 
     found: set[int] = set()
     tried = 0
 
-    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy())
     def check(case: schemathesis.Case) -> None:
         nonlocal tried

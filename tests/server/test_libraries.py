@@ -41,7 +41,7 @@ assert not hasattr(torch._dynamo, "nothing")
 COMPILES = """
 from dreambooth_server import libraries
 
-libraries.load(compiles=True)
+libraries.load(compiler=True)
 import torch
 assert torch._dynamo.disable.__module__ == "torch._dynamo.decorators"
 """

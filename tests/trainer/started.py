@@ -18,7 +18,6 @@ COMPILER = "torch._dynamo.convert_frame"
 # One module of each package that is left out.
 LEFT_OUT = {
     COMPILER,
-    "peft.tuners.adalora",
     "scipy.stats._stats_py",
     "diffusers.models.unets.unet_motion_model",
 }

@@ -20,12 +20,15 @@ CHECKS = [
 def fuzz(operation: schemathesis.schemas.APIOperation) -> set[int]:
     """The statuses that hypothesis found."""
     found: set[int] = set()
+    tried = 0
 
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(case=operation.as_strategy())
     def check(case: schemathesis.Case) -> None:
+        nonlocal tried
+        tried += 1
         # Of names that hypothesis thinks of nobody is served: every second request is for the subject that is.
-        if len(found) % 2 == 0 and "name" in case.path_parameters:
+        if tried % 2 and "name" in case.path_parameters:
             case.path_parameters.update(namespace="demo", name="rex")
         found.add(case.call_and_validate(checks=CHECKS, timeout=30).status_code)
 
