@@ -121,7 +121,7 @@ class FakeReplica:
         return answer
 
     def _drawn(self, body: dict[str, Any]) -> dict[str, Any]:
-        picture = {"b64_json": _png(self.pod), "revised_prompt": body["prompt"], "seed": body.get("seed", 0)}
+        picture = {"b64_json": _png(self.pod), "revised_prompt": body["prompt"], "seed": body.get("seed") or 0}
         return {
             "created": 1,
             "data": [picture],
