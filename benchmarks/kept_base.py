@@ -1,9 +1,10 @@
-"""What does a kept base save a replica that starts? python benchmarks/kept_base.py [--times 5] [--big] [--out FILE]
+"""What does a kept base save a replica that starts? python benchmarks/kept_base.py [--times 5] [--big] [--base-only]
 
 A pool's replica is started again and again on a base in MinIO on this machine, until it is ready: with an empty cache;
 with the cache that an earlier replica left; with that, and nothing remembered of its files' hashes; and with that, and
 none of it in the node's page cache. The base is `examples/base`, with `--big` one of random weights in the same layout,
-1.6 GB. Seconds, medians; one JSON object; progress goes to stderr.
+1.6 GB. With `--base-only` a process does no more than have the base, verified. Seconds, medians; one JSON object;
+progress goes to stderr.
 """
 
 import argparse
@@ -26,6 +27,15 @@ from training import machine
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 300.0
+Begin = Callable[[Path, Path, Path], dict[str, float]]
+HAVE = """
+import time
+from dreambooth_server.bases import open_base
+from dreambooth_server.settings import Places
+began, used = time.monotonic(), time.process_time()
+open_base("s3://models/base", None, Places())
+print(time.monotonic() - began, time.process_time() - used)
+"""
 WIDTHS = (640, 1280)
 
 
@@ -88,6 +98,15 @@ def processor_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def have(keys: Path, cache: Path, log: Path) -> dict[str, float]:
+    """Seconds until a new process has the base, and what it used of the processors."""
+    env = {**os.environ, "DREAMBOOTH_STORE_DIR": str(keys), "DREAMBOOTH_CACHE_DIR": str(cache)}
+    with log.open("ab") as out:
+        said = subprocess.run([sys.executable, "-c", HAVE], env=env, stdout=subprocess.PIPE, stderr=out, check=True)
+    seconds, processor = map(float, said.stdout.split())
+    return {"ready": seconds, "processor": processor}
+
+
 def ready(url: str) -> bool:
     """Whether the replica says that it is."""
     try:
@@ -102,7 +121,9 @@ def stages(text: str) -> dict[str, float]:
     return {s.labels["stage"]: s.value for s in samples if s.name == "dreambooth_start_duration_seconds"}
 
 
-def measure(base: Path, work: Path, times: int) -> dict[str, Any]:
+def measure(
+    begin: Callable[[Path, Path, Path], dict[str, float]], base: Path, work: Path, times: int
+) -> dict[str, Any]:
     """All four, in turns."""
     ways: dict[str, tuple[Callable[[Path], None], ...]] = {
         "empty cache": (emptied,),
@@ -117,7 +138,7 @@ def measure(base: Path, work: Path, times: int) -> dict[str, Any]:
             for way, prepare in ways.items():
                 for step in prepare:
                     step(cache)
-                runs[way].append(start(keys, cache, work / "log"))
+                runs[way].append(begin(keys, cache, work / "log"))
                 print(f"{turn}: {way}: {runs[way][-1]['ready']:.2f} s", file=sys.stderr, flush=True)
     return {way: {stage: round(median(run[stage] for run in runs[way]), 2) for stage in runs[way][0]} for way in ways}
 
@@ -127,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--times", type=int, default=5, help="starts of each kind")
     parser.add_argument("--big", action="store_true", help="a base of 1.6 GB")
+    parser.add_argument("--base-only", action="store_true", help="start no replicas")
     parser.add_argument("--work", type=Path, help="where files are for the time, on the disk that counts")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -136,7 +158,7 @@ def main() -> None:
         if options.big:
             make_big(base)
         size = sum(path.stat().st_size for path in base.rglob("*") if path.is_file())
-        found = measure(base, work, options.times)
+        found = measure(have if options.base_only else start, base, work, options.times)
     report = {"base bytes": size, "times": options.times, **found, "machine": machine(1)}
     text = json.dumps(report, indent=1)
     print(text)
