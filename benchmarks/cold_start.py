@@ -27,6 +27,7 @@ import httpx
 from kubernetes import client, config, watch
 from minio import Minio
 from prometheus_client.parser import text_string_to_metric_families
+from timed.report import tell
 from training import machine
 
 ROOT = Path(__file__).parents[1]
@@ -333,10 +334,7 @@ def main() -> None:
     options = parser.parse_args()
     found = measure(find_cluster(), options.times)
     report = {**found, "steps": STEPS, "machine": machine(1), "goals": goals(found)}
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    tell(report, options.out)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import Any
 
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
+from timed.report import tell
 from timed.store import store, unused_port
 from training import machine
 
@@ -160,10 +161,7 @@ def main() -> None:
         size = sum(path.stat().st_size for path in base.rglob("*") if path.is_file())
         found = measure(have if options.base_only else start, base, work, options.times)
     report = {"base bytes": size, "times": options.times, **found, "machine": machine(1)}
-    text = json.dumps(report, indent=1)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n")
+    tell(report, options.out)
 
 
 if __name__ == "__main__":

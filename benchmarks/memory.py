@@ -15,6 +15,7 @@ import tempfile
 from itertools import product
 from pathlib import Path
 
+from timed.report import tell
 from training import CACHE, SCRIPTS, Case, child, class_images, machine
 
 STEPS = 2
@@ -59,10 +60,7 @@ def main() -> None:
             figures[case.name] = peak(case, {}, work, args.gpu)
             for name, extra in EXTRAS.items():
                 figures[f"{case.name}, {name}"] = peak(case, extra, work, args.gpu)
-    report = json.dumps({"peak_mib": figures, "machine": machine(os.cpu_count() or 1), "goals": {}}, indent=2)
-    print(report)
-    if args.out:
-        args.out.write_text(report + "\n")
+    tell({"peak_mib": figures, "machine": machine(os.cpu_count() or 1), "goals": {}}, args.out)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from typing import Any
 import httpx
 import psutil
 from timed.engine import percentiles
+from timed.report import tell
 from timed.store import store
 from training import machine
 
@@ -292,9 +293,7 @@ def main() -> None:
     report = {**found, "machine": {**machine(1), "load_average": load}}
     if not options.compile:
         report["goals"] = goals(found)
-    print(json.dumps(report, indent=2))
-    if options.out:
-        options.out.write_text(json.dumps(report, indent=2) + "\n")
+    tell(report, options.out)
     if options.plot:
         plot(report, options.plot)
 

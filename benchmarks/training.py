@@ -31,6 +31,8 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from timed.report import tell
+
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = Path(os.environ.get("DREAMBOOTH_CACHE", Path.home() / ".cache/dreambooth")) / "diffusers-examples"
 SCRIPTS = {"Full": "train_dreambooth.py", "LoRA": "train_dreambooth_lora.py"}
@@ -295,10 +297,7 @@ def main() -> None:
             laps[case.name].append(lap_of_all(case, number, Path(folder), args))
             print(f"round {number + 1}: {case.name}: {laps[case.name][-1]}", file=sys.stderr, flush=True)
     measured = {case.name: figures(case, laps[case.name]) for case in cases}
-    report = json.dumps({"cases": measured, "machine": machine(args.threads), "goals": goals(measured)}, indent=2)
-    print(report)
-    if args.out:
-        args.out.write_text(report + "\n")
+    tell({"cases": measured, "machine": machine(args.threads), "goals": goals(measured)}, args.out)
 
 
 if __name__ == "__main__":

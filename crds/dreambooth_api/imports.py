@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from importlib.metadata import version
 from importlib.util import find_spec, module_from_spec
@@ -144,64 +145,81 @@ def postponed(
     if spec is None or spec.loader is None:
         yield
         return
-    module, loader, lock = module_from_spec(spec), spec.loader, threading.RLock()
-    path, executed = list(module.__path__), False
-
-    def execute() -> None:
-        nonlocal executed
-        with lock:
-            if executed:
-                return
-            executed, module.__path__ = True, path
-            # Its own code is to find what is its own alone.
-            for attribute, stand_in in stand_ins.items():
-                if vars(module).get(attribute) is stand_in:
-                    delattr(module, attribute)
-            with contextlib.ExitStack() as stack:
-                for optional in without:
-                    stack.enter_context(missing(optional))
-                loader.exec_module(module)
-
-    def part(end: str) -> Any:
-        execute()
-        return import_module(f"{name}.{end}")
-
-    def content(attribute: str) -> Any:
-        if attribute in homes and not executed:
-            return getattr(import_module(homes[attribute]), attribute)
-        with lock:
-            # Another thread was faster, or this one comes from the code that is being executed.
-            if executed and attribute in vars(module):
-                return vars(module)[attribute]
-            # Whoever imports a submodule asks for the path first.
-            if not executed and (not attribute.startswith("__") or attribute == "__path__"):
-                execute()
-                if attribute == "__path__":
-                    sys.meta_path.insert(0, _Brought(name))
-                return getattr(own(), attribute)
-        if own() is not module:
-            return getattr(own(), attribute)
-        raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
-
-    def own() -> ModuleType:
-        # Some put another module in their place, as transformers does.
-        return sys.modules[name]
-
-    def called(function: str) -> Callable[..., Any]:
-        def call(*args: Any, **options: Any) -> Any:
-            execute()
-            return getattr(own(), function)(*args, **options)
-
-        return call
-
-    stand_ins = _stand_ins(known, part) | {function: called(function) for function in calls}
-    vars(module).update(stand_ins, __getattr__=content)
-    sys.modules[name] = module
+    package = _Package(spec, spec.loader, known, homes, calls, without)
+    sys.modules[name] = package.module
     try:
         yield
     finally:
-        if not executed:
-            del module.__path__
+        package.hide_path()
+
+
+class _Package:
+    """A package that is in its place and executed when somebody uses it: see `postponed`."""
+
+    def __init__(
+        self,
+        spec: ModuleSpec,
+        loader: Loader,
+        known: Mapping[str, Any],
+        homes: Mapping[str, str],
+        calls: Sequence[str],
+        without: Sequence[str],
+    ) -> None:
+        self.module = module_from_spec(spec)
+        self._name, self._loader, self._homes, self._without = spec.name, loader, homes, without
+        self._path, self._executed, self._lock = list(self.module.__path__), False, threading.RLock()
+        called = {function: partial(self._call, function) for function in calls}
+        self._stand_ins = _stand_ins(known, self._part) | called
+        vars(self.module).update(self._stand_ins, __getattr__=self._content)
+
+    def hide_path(self) -> None:
+        """Whoever imports a submodule asks for the path first: from now on that executes the package."""
+        if not self._executed:
+            del self.module.__path__
+
+    def _execute(self) -> None:
+        with self._lock:
+            if self._executed:
+                return
+            self._executed, self.module.__path__ = True, self._path
+            # Its own code is to find what is its own alone.
+            for attribute, stand_in in self._stand_ins.items():
+                if vars(self.module).get(attribute) is stand_in:
+                    delattr(self.module, attribute)
+            with contextlib.ExitStack() as stack:
+                for optional in self._without:
+                    stack.enter_context(missing(optional))
+                self._loader.exec_module(self.module)
+
+    def _content(self, attribute: str) -> Any:
+        """What the module does not have: its `__getattr__`."""
+        if attribute in self._homes and not self._executed:
+            return getattr(import_module(self._homes[attribute]), attribute)
+        with self._lock:
+            # Another thread was faster, or this one comes from the code that is being executed.
+            if self._executed and attribute in vars(self.module):
+                return vars(self.module)[attribute]
+            if not self._executed and (not attribute.startswith("__") or attribute == "__path__"):
+                self._execute()
+                if attribute == "__path__":
+                    sys.meta_path.insert(0, _Brought(self._name))
+                return getattr(self._own, attribute)
+        if self._own is not self.module:
+            return getattr(self._own, attribute)
+        raise AttributeError(f"module {self._name!r} has no attribute {attribute!r}")
+
+    @property
+    def _own(self) -> ModuleType:
+        # Some put another module in their place, as transformers does.
+        return sys.modules[self._name]
+
+    def _part(self, end: str) -> Any:
+        self._execute()
+        return import_module(f"{self._name}.{end}")
+
+    def _call(self, function: str, *args: Any, **options: Any) -> Any:
+        self._execute()
+        return getattr(self._own, function)(*args, **options)
 
 
 class _Brought:

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 from safetensors.numpy import load_file, save_file
 from server_kit import write_card, write_full, write_lora, write_manifest
 from torch._dynamo.utils import counters
@@ -36,6 +35,7 @@ from dreambooth_server.faults import LoadFault
 from dreambooth_server.service import Service, State
 from dreambooth_server.settings import Places, Power, Room, Settings, SubjectSource
 from dreambooth_server.studio import Studio, open_studio
+from tests.slight import save_unet
 
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 COMPILED = Power(batch=2, compile=True)
@@ -48,20 +48,7 @@ def slight(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example base with a U-Net of few layers."""
     folder = tmp_path_factory.mktemp("slight") / "base"
     shutil.copytree(base, folder, ignore=shutil.ignore_patterns("unet"))
-    torch.manual_seed(0)
-    UNet2DConditionModel(
-        sample_size=8,
-        in_channels=8,
-        out_channels=8,
-        layers_per_block=1,
-        block_out_channels=(16,),
-        norm_num_groups=4,
-        down_block_types=("CrossAttnDownBlock2D",),
-        mid_block_type=None,
-        up_block_types=("UpBlock2D",),
-        attention_head_dim=2,
-        cross_attention_dim=96,
-    ).save_pretrained(folder / "unet")
+    save_unet(folder / "unet")
     return folder
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
 
 from dreambooth_api.compiling import CACHE
 from dreambooth_trainer import loop
@@ -19,6 +18,7 @@ from dreambooth_trainer.context import Mirror
 from dreambooth_trainer.faults import SpecFault
 from dreambooth_trainer.prepare import Inputs
 from dreambooth_trainer.process import settle_libraries
+from tests.slight import save_unet
 from tests.trainer.conftest import final_hash
 from tests.trainer.test_distributed import curve_of_a_rank
 from tests.trainer.test_session import train_until_killed
@@ -59,20 +59,7 @@ def slight_ready(tmp_path: Path, examples: Path, context, prepare, small_job) ->
     base = tmp_path / "world" / "base"
     shutil.copytree(examples / "base", base, ignore=shutil.ignore_patterns("unet"))
     (tmp_path / "world" / "robot").symlink_to(examples / "robot")
-    torch.manual_seed(0)
-    UNet2DConditionModel(
-        sample_size=8,
-        in_channels=8,
-        out_channels=8,
-        layers_per_block=1,
-        block_out_channels=(16,),
-        norm_num_groups=4,
-        down_block_types=("CrossAttnDownBlock2D",),
-        mid_block_type=None,
-        up_block_types=("UpBlock2D",),
-        attention_head_dim=2,
-        cross_attention_dim=96,
-    ).save_pretrained(base / "unet")
+    save_unet(base / "unet")
 
     def make(folder: str, **spec):
         spec = {"prior": {"weight": 0.0}, **spec}

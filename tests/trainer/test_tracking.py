@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from dreambooth_api.job import ArtifactStatus, RunStatus
 from dreambooth_trainer.context import Tracking
@@ -30,7 +31,9 @@ class Server:
     def start(self) -> None:
         from werkzeug.serving import make_server
 
-        self._http = make_server("127.0.0.1", self.port, self.app, threaded=True)
+        # What any thread is starting just now holds the closed socket until it has become another program.
+        again = Retrying(stop=stop_after_delay(10), wait=wait_fixed(0.1), retry=retry_if_exception_type(SystemExit))
+        self._http = again(make_server, "127.0.0.1", self.port, self.app, threaded=True)
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
     def stop(self) -> None:
