@@ -173,6 +173,10 @@ def running(stage: Stage, example: Body) -> Iterator[tuple[str, str, float]]:
 
     yield "eviction", "Preempted", told(stage, name, "Preempted", evict)
     stage.training(name)
+    # As of a node that stands still: nothing in the pod runs, and what asks it gets no answer.
+    with stopped(processes_of(stage.pods(name)[0])):
+        yield "rank 0 frozen", "Unresponsive", told(stage, name, "Unresponsive", lambda: None)
+    until(lambda: stage.reason(name) == "Running")
     for server, reason in (("mlflow", "TrackingUnavailable"), ("minio", "StoreUnavailable")):
         with away(stage.kube, server):
             yield f"{server} away", reason, told(stage, name, reason, lambda: None)
@@ -186,7 +190,16 @@ def away(kube: Kube, server: str) -> Iterator[None]:
     name = f"deployment/{RELEASE}-{server}"
     # Its data is on a volume of its pod in the demo: the process is stopped, not deleted.
     pods = kube.list("pods", "-n", PLATFORM, "-l", f"app.kubernetes.io/component={server}")
-    processes = [p for pod in pods for p in processes_of(pod)]
+    try:
+        with stopped([p for pod in pods for p in processes_of(pod)]):
+            yield
+    finally:
+        kube.kubectl("rollout", "status", "-n", PLATFORM, name, "--timeout=120s")
+
+
+@contextlib.contextmanager
+def stopped(processes: list[int]) -> Iterator[None]:
+    """Processes that do nothing for a while."""
     for process in processes:
         os.kill(process, signal.SIGSTOP)
     try:
@@ -194,7 +207,6 @@ def away(kube: Kube, server: str) -> Iterator[None]:
     finally:
         for process in processes:
             os.kill(process, signal.SIGCONT)
-        kube.kubectl("rollout", "status", "-n", PLATFORM, name, "--timeout=120s")
 
 
 def processes_of(pod: Body) -> list[int]:
@@ -220,11 +232,8 @@ def lost(stage: Stage) -> Iterator[tuple[str, str, float]]:
         for p in Path("/proc").iterdir()
         if p.name.isdigit() and f"--config={state}/kubelet.yaml".encode() in (p / "cmdline").read_bytes()
     )
-    os.kill(kubelet, signal.SIGSTOP)
-    try:
+    with stopped([kubelet]):
         yield "kubelet silent", "NodeLost", told(stage, "lost", "NodeLost", lambda: None)
-    finally:
-        os.kill(kubelet, signal.SIGCONT)
     until(lambda: stage.reason("lost") == "Running")
     stage.kubectl("delete", "dreamboothjob", "lost")
 

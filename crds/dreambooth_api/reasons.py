@@ -60,6 +60,8 @@ class Reason(StrEnum):
     STORE_UNAVAILABLE = "StoreUnavailable"
     TRACKING_UNAVAILABLE = "TrackingUnavailable"
     NODE_LOST = "NodeLost"
+    # Rank 0 answered before, and does not any more.
+    UNRESPONSIVE = "Unresponsive"
     PREEMPTED = "Preempted"
     BACKOFF_LIMIT_EXCEEDED = "BackoffLimitExceeded"
     DEADLINE_EXCEEDED = "DeadlineExceeded"

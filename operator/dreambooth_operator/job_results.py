@@ -12,6 +12,8 @@ from dreambooth_operator.views import Body, JobView, Problem
 NO_PODS = 15.0
 # How long the pods' own words may lag behind the Job controller's verdict, seconds.
 LAG = 10.0
+# How long rank 0 may say nothing, seconds: two or three askings.
+SILENCE = 20.0
 WAIT = Problem(Reason.RUNNING, "the pods' last words are on their way")
 
 
@@ -137,6 +139,20 @@ def obstacle(view: JobView, pods: tuple[Body, ...]) -> Problem | None:
         return None
     # The pods that replace the failed ones are not all up yet.
     return causes.failure(failed)
+
+
+def silence(view: JobView, pods: tuple[Body, ...]) -> Problem | None:
+    """That rank 0 answered before and does not any more. Its node's controller takes longer to say that a node is
+    lost (50 s by default), and says nothing of a network or a process that hangs."""
+    uid, when = view.answered or ("", view.now)
+    leader = next((pod for pod in pods if pod["metadata"]["uid"] == uid and causes.running(pod)), None)
+    if leader is None or (view.now - when).total_seconds() < SILENCE:
+        return None
+    name, node = leader["metadata"]["name"], leader.get("spec", {}).get("nodeName", "")
+    message = (
+        f"pod {name} has not answered since {clock.text(when)}: its node {node}, or the network to it, may be gone"
+    )
+    return Problem(Reason.UNRESPONSIVE, f"{message}, or the training hangs (kubectl logs {name})")
 
 
 def pause(view: JobView, spec: DreamBoothJobSpec, poll: float) -> float:

@@ -27,7 +27,7 @@ def running(
             "restarts": job_results.restarts(view, old),
         }
     )
-    problem = job_results.obstacle(view, pods)
+    problem = job_results.obstacle(view, pods) or job_results.silence(view, pods)
     if problem is None and report and report.warning:
         problem = Problem(report.warning_reason, report.warning)
     return _summary(view, new, phase, problem)

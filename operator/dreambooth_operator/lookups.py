@@ -34,6 +34,7 @@ class Lookups:
     async def of_job(self, view: JobView, memory: Memory) -> JobView:
         """With what is missing, what the trainer says, and why pods are not let be made. Raises ApiFault."""
         view = replace(view, missing=await self._missing_for_job(view), report=await self._report(view, memory))
+        view = replace(view, answered=memory.answered)
         return replace(view, complaint=await inputs.complaint(self._cluster, view))
 
     async def of_model(self, view: ModelView, memory: Memory) -> ModelView:
@@ -68,12 +69,13 @@ class Lookups:
         """What the trainer says; None when none runs. It is asked ten seconds after it was asked last, or after what it
         said was written: then no two statuses that only tell progress are closer than that."""
         pods = [pod for pod in (*view.train_pods, *view.prepare_pods) if causes.running(pod)]
-        address = next((pod["status"].get("podIP") for pod in pods if job_results.rank(pod) == 0), None)
-        if not address or view.deleted:
-            memory.report, memory.asked = None, -math.inf
+        leader = next((pod for pod in pods if job_results.rank(pod) == 0 and pod["status"].get("podIP")), None)
+        if not leader or view.deleted:
+            memory.report, memory.answered, memory.asked = None, None, -math.inf
         elif time.monotonic() - memory.asked >= POLL:
             memory.asked = time.monotonic()
-            memory.report = await progress.ask(self._session, address) or memory.report
+            if report := await progress.ask(self._session, leader["status"]["podIP"]):
+                memory.report, memory.answered = report, (leader["metadata"]["uid"], view.now)
         return memory.report
 
     async def _locked(self, view: ModelView) -> Problem | None:

@@ -27,6 +27,8 @@ class Memory:
     # The API server did not take a child the last time.
     refused: bool = False
     report: Report | None = None
+    # Which pod, by its uid, gave that report, and when.
+    answered: tuple[str, datetime] | None = None
     # When the trainer was asked last, or what it said was written, on the monotonic clock.
     asked: float = float("-inf")
     # Training pods seen so far, by uid, with their indexes; and how many restarts that makes.

@@ -99,6 +99,8 @@ class JobView(View):
     # An input that is not there: looked up only as long as nothing was started.
     missing: Problem | None = None
     report: Report | None = None
+    # Which pod, by its uid, gave that report, and when.
+    answered: tuple[str, datetime] | None = None
     # What was said of a Job whose pods are not let be made.
     complaint: str | None = None
     # Training pods that were seen to take another one's place, since the job began.

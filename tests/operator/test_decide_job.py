@@ -1,5 +1,7 @@
 """A job's life, one decision at a time."""
 
+from datetime import timedelta
+
 import pytest
 
 from dreambooth_api import names
@@ -8,7 +10,7 @@ from dreambooth_api.parse import parse_job
 from dreambooth_api.reasons import Phase, Reason
 from dreambooth_api.result import Report, dump_result
 from dreambooth_operator import manifests_job
-from dreambooth_operator.decide_job import decide_job
+from dreambooth_operator.decide_job import POLL, decide_job
 from dreambooth_operator.views import NOTHING, ChildRef
 from tests.operator.life import TRAINED, condition, failed, kinds
 
@@ -71,6 +73,30 @@ def test_a_store_that_is_away_is_told_while_training_goes_on(training):
     decision = training.step(report=report)
     assert condition(decision, "Failed")["status"] == "False"
     assert condition(decision, "Failed")["reason"] == Reason.STORE_UNAVAILABLE
+
+
+def test_a_rank_0_that_answers_no_more_is_told(training, make):
+    progress = Progress(step=5, steps=100, percent=5, loss="0.2")
+    report = Report(phase=Phase.TRAINING, progress=progress)
+    uid, now = training.view.train_pods[0]["metadata"]["uid"], training.view.now
+    training.step(report=report, answered=(uid, now - timedelta(seconds=19)))
+    decision = training.step(report=report, answered=(uid, now - timedelta(seconds=20)))
+    assert failed(decision) == ("False", Reason.UNRESPONSIVE)
+    assert [told.reason for told in decision.told] == [Reason.UNRESPONSIVE]
+    assert decision.status["progress"]["step"] == 5
+    assert decision.again == POLL
+    # Not written again while nothing else is known, and over with the next answer.
+    assert training.step(report=report, answered=(uid, now - timedelta(seconds=20))).status is None
+    assert failed(training.step(report=report, answered=(uid, now))) == ("False", Reason.RUNNING)
+
+
+def test_nothing_is_said_of_a_rank_0_that_never_answered_or_of_one_that_is_gone(training, make):
+    long_ago = training.view.now - timedelta(seconds=60)
+    assert training.step(answered=None).status is None
+    assert training.step(answered=("another-uid", long_ago)).status is None
+    other = make.pod("robot-train-1-x", index=1)
+    decision = training.step(train_pods=(make.ended(77), other), answered=("robot-train-0-x-uid", long_ago))
+    assert failed(decision)[1] != Reason.UNRESPONSIVE
 
 
 def test_a_warning_of_the_trainer_is_told(training):

@@ -7,12 +7,13 @@ import time
 from datetime import UTC, datetime
 
 import pytest
+from aiohttp import web
 
 from dreambooth_api import names
 from dreambooth_api.job import Progress
 from dreambooth_api.reasons import Phase
 from dreambooth_api.result import Report
-from dreambooth_operator import clock
+from dreambooth_operator import clock, decide_job, job_results, lookups, reconcile
 from tests.operator.stage import apiserver, trainer, world
 from tests.operator.stage.api import Api
 from tests.operator.stage.driver import Driver
@@ -71,8 +72,46 @@ async def test_progress_is_fresh_and_written_once_in_ten_seconds_and_events_tell
         assert story == [("Normal", phase) for phase in phases]
 
 
-async def status(api: Api) -> dict:
-    return (await api.get("dreamboothjobs", NAMESPACE, "robot") or {}).get("status") or {}
+async def test_a_rank_0_that_falls_silent_is_told_until_it_answers_again(server, monkeypatch):
+    monkeypatch.setattr(names, "TRAINER_PORT", apiserver.free_port())
+    for module in (lookups, reconcile, decide_job):
+        monkeypatch.setattr(module, "POLL", 1.0)
+    monkeypatch.setattr(job_results, "SILENCE", 2.0)
+    train, mute = ("silence", "robot-train"), [False]
+
+    def says() -> Report:
+        if mute[0]:
+            raise web.HTTPServiceUnavailable
+        return Report(phase=Phase.TRAINING, progress=Progress(step=7, steps=100, percent=7, loss="0.1"))
+
+    async with (
+        Api.of(server) as api,
+        Driver.at_work(api) as driver,
+        trainer.answering(names.TRAINER_PORT, {ADDRESS: says}),
+        world.operating(server.url, "silence"),
+    ):
+        await api.namespace("silence")
+        driver.held.add(train)
+        driver.addresses[train] = ADDRESS
+        await api.create(api.path("dreamboothjobs", "silence"), world.job("robot"))
+        for silent, reason in ((False, "Running"), (True, "Unresponsive"), (False, "Running")):
+            mute[0] = silent
+            async with asyncio.timeout(30):
+                while await step_and_reason(api, "silence") != (7, reason):
+                    await asyncio.sleep(0.2)
+        driver.held.clear()
+        await world.finished(api, "silence", "robot")
+
+
+async def step_and_reason(api: Api, namespace: str) -> tuple[int | None, str | None]:
+    """How far the job is, and the reason of its condition Failed."""
+    found = await status(api, namespace)
+    reasons = {condition["type"]: condition["reason"] for condition in found.get("conditions", ())}
+    return found.get("progress", {}).get("step"), reasons.get("Failed")
+
+
+async def status(api: Api, namespace: str = NAMESPACE) -> dict:
+    return (await api.get("dreamboothjobs", namespace, "robot") or {}).get("status") or {}
 
 
 async def kubectl_wait(server, *arguments: str) -> asyncio.subprocess.Process:
