@@ -24,6 +24,7 @@ from dreambooth_demo.pictures import draw
 from dreambooth_demo.platform import NAMESPACE, RELEASE
 from dreambooth_demo.store import open_store
 from dreambooth_demo.watch import wait_for_model
+from dreambooth_operator import clock
 from tests.cluster.twin import put_twin
 from tests.cluster.waiting import wait
 
@@ -77,10 +78,13 @@ def pool_pods(stage: Stage) -> dict[str, int]:
 
 @pytest.fixture(scope="module")
 def sleeper(stage: Stage) -> Stage:
-    """A model of its own pods, without any while nobody asks."""
-    stage.cluster.apply(model(
+    """A model of its own pods, without any while nobody asks, whose downloads outlive them."""
+    claim = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
+    stage.cluster.apply({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "kept"}, "spec": claim,
+    }, model(
         "sleeper", stage.robot, mode="Dedicated", minReplicas=0, maxReplicas=2, targetInFlight=4, idleSeconds=10,
-        template=SMALL,
+        template=SMALL, cacheClaim="kept",
     ))  # fmt: skip
     return stage
 
@@ -202,6 +206,23 @@ def test_a_burst_wakes_a_sleeping_subject_and_every_request_is_answered(sleeper:
     codes = asyncio.run(burst(sleeper.url("sleeper"), "sleeper"))
     print(f"{BURST} requests from zero in {time.monotonic() - begun:.1f} s")
     assert codes == [200] * BURST
+
+
+def test_who_was_woken_started_with_what_was_kept(sleeper: Stage):
+    """Weights of artifact and base are older than the pod."""
+    pods = sleeper.cluster.list("pods", "-l", f"{names.LABEL_MODEL}=sleeper", "--field-selector=status.phase=Running")
+    oldest = min(pods, key=lambda pod: pod["metadata"]["creationTimestamp"])
+    script = (
+        "from pathlib import Path; "
+        f"found = {{p.parts[4]: p.stat().st_mtime for p in Path({names.CACHE_DIR!r}).rglob('*.safetensors')}}; "
+        "import json; print(json.dumps(found))"
+    )
+    said = sleeper.cluster.kubectl("exec", oldest["metadata"]["name"], "--", "python", "-c", script)
+    begun = clock.parse(oldest["metadata"]["creationTimestamp"])
+    found = json.loads(said)
+    assert begun is not None
+    assert set(found) == {"models", "bases"}
+    assert max(found.values()) < begun.timestamp()
 
 
 def test_its_autoscaler_saw_the_requests_in_flight(sleeper: Stage):
