@@ -28,7 +28,7 @@ def decide_job(view: JobView, settings: Settings) -> Decision:
     if _final(view, old):
         return _after_the_end(view, old)
     try:
-        spec = parse_job({key: view.body.get(key) for key in ("metadata", "spec")}).spec
+        spec = parse_job(view.body).spec
     except InvalidResource as e:
         problem = Problem(Reason.INVALID_SPEC, str(e))
         # What runs was understood once: an operator of another release must not end it.

@@ -44,7 +44,7 @@ def decide_model(view: ModelView, settings: Settings) -> Decision:
 
 def _decide(view: ModelView, settings: Settings) -> Decision:
     try:
-        spec = parse_model({key: view.body.get(key) for key in ("metadata", "spec")}).spec
+        spec = parse_model(view.body).spec
     except InvalidResource as e:
         return refused(view, Problem(Reason.INVALID_SPEC, str(e)), again=None)
     if problem := _needs_gateway(spec, settings):
@@ -80,7 +80,7 @@ def refused(view: ModelView, problem: Problem, again: float | None = RETRY) -> D
 def unverified(view: ModelView, settings: Settings) -> Artifact | None:
     """The artifact that the pool of a Shared model is to be asked about; None when there is nothing to ask."""
     try:
-        spec = parse_model({key: view.body.get(key) for key in ("metadata", "spec")}).spec
+        spec = parse_model(view.body).spec
     except InvalidResource:
         return None
     artifact = wanted_artifact(view, spec)

@@ -25,7 +25,7 @@ def held(view: ModelView, problem: Problem) -> PersonalizedModelStatus:
 def _earlier(view: ModelView) -> Problem | None:
     """How an earlier artifact is served, by a pool, or by replicas of its own, which may sleep; None when it is not."""
     now, live = rollout.current(view.status), endpoint(view)
-    pooled = bool(now and (now.backend or "").startswith(names.POOL_BACKEND)) and view.pool is not None
+    pooled = now is not None and names.is_pool_backend(now.backend) and view.pool is not None
     if pooled or deployments.available(live):
         return Problem(Reason.AVAILABLE, "an earlier artifact is served")
     if now is None or live is None:
