@@ -68,7 +68,7 @@ def _prepare(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, s
         return _hold(view, old, spec, problem)
     wanted = [manifests_job.config_map(view.body, spec), manifests_job.prepare_job(view.body, spec, settings)]
     new = job_status.running(view, old, Phase.PREPARING, view.prepare_pods, settings)
-    return _run(view, old, new, spec, wanted, settings)
+    return _run(view, old, new, spec, wanted)
 
 
 def _train(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, settings: Settings) -> Decision:
@@ -84,7 +84,7 @@ def _train(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, set
         manifests_job.train_job(view.body, spec, settings),
     ]
     new = job_status.running(view, old, job_results.training_phase(view, old), view.train_pods, settings)
-    return _run(view, old, new, spec, wanted, settings)
+    return _run(view, old, new, spec, wanted)
 
 
 def _run(
@@ -93,7 +93,6 @@ def _run(
     new: DreamBoothJobStatus,
     spec: DreamBoothJobSpec,
     wanted: list[Body],
-    settings: Settings,
 ) -> Decision:
     """Have `wanted`, unless the pods have been waiting for too long."""
     refs = {ChildRef(m["kind"], m["metadata"]["name"]) for m in wanted}
