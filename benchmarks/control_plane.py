@@ -12,10 +12,8 @@ object; `--plot` draws it.
 
 import argparse
 import asyncio
-import json
 import math
 import os
-import platform
 import sys
 import tempfile
 import time
@@ -30,6 +28,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.timed import controllers, soak  # noqa: E402
 from benchmarks.timed.controllers import Controllers, Operator, Peer, Samples  # noqa: E402
+from benchmarks.timed.report import host, tell  # noqa: E402
 from tests.operator.stage import apiserver  # noqa: E402
 from tests.operator.stage.api import Api, ApiError  # noqa: E402
 from tests.operator.stage.driver import Driver  # noqa: E402
@@ -288,9 +287,8 @@ def main() -> None:
     if options.plot:
         plot(curves, options.jobs, options.plot)
     size = round(psutil.virtual_memory().total / 2**30)
-    machine = {"cores": os.cpu_count(), "memoryGiB": size, "architecture": platform.machine(),
-               "system": platform.system(), "loadAverage": os.getloadavg()}  # fmt: skip
-    print(json.dumps({**figures, "machine": machine, "goals": goals(figures)}, indent=2))
+    machine = host(memoryGiB=size, loadAverage=os.getloadavg())
+    tell({**figures, "machine": machine, "goals": goals(figures)})
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import yaml
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.timed.report import host, tell  # noqa: E402
 from dreambooth_api import names  # noqa: E402
 from dreambooth_demo.kube import Kube  # noqa: E402
 from dreambooth_demo.platform import NAMESPACE as PLATFORM  # noqa: E402
@@ -267,14 +268,11 @@ def main() -> None:
         kube.kubectl("delete", "namespace", SPACE, "--timeout=180s")
     slowest = max(entry["seconds"] for what, entry in found.items() if what != "kubelet silent")
     result = {
-        "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "load": os.getloadavg()},
+        "machine": host(platform=platform.platform(), load=os.getloadavg()),
         "failures": found,
         "goals": {"told within 30 s": {"value": slowest, "goal": 30, "met": slowest <= 30}},
     }
-    text = json.dumps(result, indent=1)
-    if args.write:
-        (ROOT / "benchmarks" / "results" / "failures.json").write_text(text + "\n")
-    print(text)
+    tell(result, ROOT / "benchmarks/results/failures.json" if args.write else None)
 
 
 if __name__ == "__main__":

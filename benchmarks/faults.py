@@ -7,9 +7,6 @@ One JSON object: what ended otherwise, and what ran twice.
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import sys
 import tempfile
 import time
@@ -20,6 +17,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.timed.report import host, tell  # noqa: E402
 from tests.operator.stage import apiserver, faults  # noqa: E402
 from tests.operator.stage.api import Api  # noqa: E402
 from tests.operator.stage.driver import Driver  # noqa: E402
@@ -66,12 +64,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, apiserver.running(audit=False) as server:
         figures = asyncio.run(measure(server, options.side_by_side, Path(folder) / "operator.log"))
     otherwise = [name for name, run in figures["runs"].items() if run["differs"]]
-    machine = {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()}
     goals = {
         "runs that ended otherwise": {"value": len(otherwise), "goal": 0, "met": not otherwise},
         "Jobs started twice": {"value": len(figures["startedTwice"]), "goal": 0, "met": not figures["startedTwice"]},
     }
-    print(json.dumps({**figures, "machine": machine, "goals": goals}, indent=2))
+    tell({**figures, "machine": host(), "goals": goals})
 
 
 if __name__ == "__main__":

@@ -7,9 +7,6 @@ JSON object.
 
 import argparse
 import asyncio
-import json
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -18,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from timed.report import host, tell
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests/server"))
@@ -90,12 +88,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         figures = asyncio.run(measure(options.requests, Path(folder)))
     added = figures["milliseconds"]["added"]
-    machine = {"cores": os.cpu_count(), "architecture": platform.machine(), "system": platform.system()}
     goals = {
         "added milliseconds, p50": {"value": added["p50"], "goal": 10, "met": added["p50"] <= 10},
         "added milliseconds, p95": {"value": added["p95"], "goal": 20, "met": added["p95"] <= 20},
     }
-    print(json.dumps({**figures, "machine": machine, "goals": goals}, indent=2))
+    tell({**figures, "machine": host(), "goals": goals})
 
 
 if __name__ == "__main__":

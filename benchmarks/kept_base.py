@@ -28,7 +28,6 @@ from training import machine
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 300.0
-Begin = Callable[[Path, Path, Path], dict[str, float]]
 HAVE = """
 import time
 from dreambooth_server.bases import open_base

@@ -9,8 +9,6 @@ Every training's figures are kept below `--out`: a benchmark that was stopped go
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from typing import Any
 import torch
 import yaml
 from PIL import Image, ImageDraw
+from timed.report import host, tell
 
 from dreambooth_trainer import scoring
 from dreambooth_trainer.pictures import load_pictures
@@ -248,12 +247,10 @@ def main() -> None:
     pictures.mkdir(parents=True, exist_ok=True)
     rows = [row for subject in args.subjects for row in subject_rows(subject, out, pictures)]
     means = mean_rows(rows)
-    machine = {"cores": os.cpu_count(), "architecture": platform.machine(), "torch": torch.__version__}
-    result = {"rows": rows, "means": means, "machine": machine, "goals": goals(means)}
-    print(json.dumps(result, indent=1))
+    result = {"rows": rows, "means": means, "machine": host(torch=torch.__version__), "goals": goals(means)}
+    docs = ROOT / "docs"
+    tell(result, docs / "quality.json" if args.write else None)
     if args.write:
-        docs = ROOT / "docs"
-        (docs / "quality.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         (docs / "quality.md").write_text(document(result), encoding="utf-8")
         sheet(pictures, docs / "quality.png")
 

@@ -13,7 +13,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-import platform
 import random
 import shutil
 import signal
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timed.report import host, tell
 
 from dreambooth_api.job import Checkpoints as Checkpoint
 from dreambooth_api.parse import parse_job_file
@@ -359,14 +359,9 @@ def main() -> None:
             "met": stall["wait, share of one step"] < STALL_GOAL,
         },
     }
-    machine = {"cores": os.cpu_count(), "architecture": platform.machine(), "torch": torch.__version__}
     result = {"store": "versitygw (S3) on loopback", "resume": kills, "checkpoint": stall}
-    text = json.dumps({**result, "machine": machine, "goals": goals}, indent=1)
-    print(text)
-    if args.write:
-        target = Path(__file__).parent / "results" / "resume.json"
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(text + "\n", encoding="utf-8")
+    report = {**result, "machine": host(torch=torch.__version__), "goals": goals}
+    tell(report, ROOT / "benchmarks/results/resume.json" if args.write else None)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ def job_prefix(namespace: str, name: str, uid: str) -> str:
 
 def checkpoints_prefix(namespace: str, name: str, uid: str) -> str:
     """All checkpoints of one job."""
-    return f"jobs/{namespace}/{name}/{uid}/checkpoints"
+    return f"{job_prefix(namespace, name, uid)}/checkpoints"
 
 
 def checkpoint_prefix(namespace: str, name: str, uid: str, step: int) -> str:

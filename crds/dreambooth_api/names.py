@@ -135,6 +135,11 @@ def pool_backend(namespace: str, name: str) -> str:
     return f"{POOL_BACKEND}{namespace}/{name}"
 
 
+def is_pool_backend(backend: str | None) -> bool:
+    """Whether a key is of a pool's replicas."""
+    return backend is not None and backend.startswith(POOL_BACKEND)
+
+
 def master_address(job: str, namespace: str) -> str:
     """Where rank 0 is found: the first pod of the Indexed Job, through the headless Service."""
     return f"{training(job)}-0.{training(job)}.{namespace}.svc"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import IO
 
 TAIL_LINES = 15
 
@@ -27,31 +29,32 @@ def run(
     words = [str(word) for word in argv]
     environ = {**os.environ, **(env or {})}
     try:
-        if log is None:
+        with _sink(log) as sink:
             done = subprocess.run(
-                words, input=stdin, capture_output=True, text=True, env=environ, cwd=cwd, timeout=timeout, check=False
+                words,
+                input=stdin,
+                stdout=sink,
+                stderr=sink,
+                text=True,
+                env=environ,
+                cwd=cwd,
+                timeout=timeout,
+                check=False,
             )
-            said = done.stderr or done.stdout
-        else:
-            log.parent.mkdir(parents=True, exist_ok=True)
-            with log.open("a") as sink:
-                done = subprocess.run(
-                    words,
-                    input=stdin,
-                    stdout=sink,
-                    stderr=sink,
-                    text=True,
-                    env=environ,
-                    cwd=cwd,
-                    timeout=timeout,
-                    check=False,
-                )
-            said = log.read_text(errors="replace") if done.returncode else ""
     except subprocess.TimeoutExpired as error:
         raise CommandFailed(f"{words[0]} did not end within {timeout} s: {' '.join(words)[:300]}") from error
     if done.returncode:
+        said = log.read_text(errors="replace") if log else done.stderr or done.stdout
         raise CommandFailed(failure(words, done.returncode, said))
     return done.stdout or ""
+
+
+def _sink(log: Path | None) -> AbstractContextManager[IO[str] | int]:
+    """Where a command's streams go."""
+    if log is None:
+        return nullcontext(subprocess.PIPE)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return log.open("a")
 
 
 def failure(words: Sequence[str], code: int, said: str) -> str:

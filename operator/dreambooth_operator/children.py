@@ -22,7 +22,7 @@ FRESH = 1.0
 
 
 class Refused(Exception):
-    """The API server takes a child not: for good, or for now."""
+    """The API server does not take a child: for good, or for now."""
 
     def __init__(self, problem: Problem, final: bool) -> None:
         super().__init__(problem.message)

@@ -25,22 +25,22 @@ def decide_job(view: JobView, settings: Settings) -> Decision:
         # The garbage collector takes the children; making one now would only give it more to do.
         return NOTHING
     old = statuses.read(DreamBoothJobStatus, view.body)
-    if _final(view, old):
+    if old.phase and old.phase.final:
         return _after_the_end(view, old)
     try:
-        spec = parse_job({key: view.body.get(key) for key in ("metadata", "spec")}).spec
+        spec = parse_job(view.body).spec
     except InvalidResource as e:
         problem = Problem(Reason.INVALID_SPEC, str(e))
         # What runs was understood once: an operator of another release must not end it.
-        return refused(view, settings, problem, final=not view.children)
+        return refused(view, problem, final=not view.children)
     return _decide(view, old, spec, settings)
 
 
-def refused(view: JobView, settings: Settings, problem: Problem, final: bool) -> Decision:
+def refused(view: JobView, problem: Problem, final: bool) -> Decision:
     """The API server did not take a child: for good, or for now."""
     old = statuses.read(DreamBoothJobStatus, view.body)
     if final:
-        return _end(view, old, problem, settings)
+        return _end(view, old, problem)
     return replace(_write(view, old, job_status.troubled(view, old, problem)), again=RETRY)
 
 
@@ -51,7 +51,7 @@ def _decide(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, se
     if problem := job_results.over(view, spec):
         if problem is job_results.WAIT:
             return Decision(again=1.0)
-        return _end(view, old, problem, settings)
+        return _end(view, old, problem)
     if spec.suspend:
         return _suspend(view, old, spec, settings)
     prepare, train = _jobs(view)
@@ -63,18 +63,18 @@ def _decide(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, se
 def _prepare(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, settings: Settings) -> Decision:
     prepare, _ = _jobs(view)
     if prepare is None and (problem := _forbidden(spec, settings)):
-        return _end(view, old, problem, settings)
+        return _end(view, old, problem)
     if prepare is None and (problem := view.missing or _conflict(view, spec)):
-        return _hold(view, old, spec, problem, settings)
+        return _hold(view, old, spec, problem)
     wanted = [manifests_job.config_map(view.body, spec), manifests_job.prepare_job(view.body, spec, settings)]
     new = job_status.running(view, old, Phase.PREPARING, view.prepare_pods, settings)
-    return _run(view, old, new, spec, wanted, settings)
+    return _run(view, old, new, spec, wanted)
 
 
 def _train(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, settings: Settings) -> Decision:
     _, train = _jobs(view)
     if train is None and (problem := _forbidden(spec, settings)):
-        return _end(view, old, problem, settings)
+        return _end(view, old, problem)
     if causes.complete(train) and not view.train_pods:
         # Nobody saw what the pods said at their end. The checkpoint is in the store: run again, it will be short.
         return Decision(delete=(ChildRef("Job", names.training(view.name)),), again=RETRY)
@@ -84,7 +84,7 @@ def _train(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, set
         manifests_job.train_job(view.body, spec, settings),
     ]
     new = job_status.running(view, old, job_results.training_phase(view, old), view.train_pods, settings)
-    return _run(view, old, new, spec, wanted, settings)
+    return _run(view, old, new, spec, wanted)
 
 
 def _run(
@@ -93,17 +93,16 @@ def _run(
     new: DreamBoothJobStatus,
     spec: DreamBoothJobSpec,
     wanted: list[Body],
-    settings: Settings,
 ) -> Decision:
     """Have `wanted`, unless the pods have been waiting for too long."""
     refs = {ChildRef(m["kind"], m["metadata"]["name"]) for m in wanted}
     if taken := refs & view.foreign:
-        return _end(view, old, job_results.name_taken(*sorted(taken)[0]), settings)
+        return _end(view, old, job_results.name_taken(*sorted(taken)[0]))
     jobs = [job for job in (view.child(*ref) for ref in refs if ref.kind == "Job") if job]
     if stopped := next(filter(job_results.held, jobs), None):
         return _queue(view, old, stopped, wanted)
     if job_results.waited(view) > spec.start_deadline_seconds:
-        return _end(view, old, job_results.gave_up(view, spec), settings)
+        return _end(view, old, job_results.gave_up(view, spec))
     decision = _write(view, old, new)
     missing = [manifest for manifest in wanted if drift.needs_apply(view, manifest)]
     resume = tuple((job["metadata"]["name"], False) for job in jobs if job_results.suspended(job))
@@ -145,14 +144,12 @@ def _forbidden(spec: DreamBoothJobSpec, settings: Settings) -> Problem | None:
     return training or allowances.refusal(serving, "spec.publish.serving.template", settings.pod_allowances)
 
 
-def _hold(
-    view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, problem: Problem, settings: Settings
-) -> Decision:
+def _hold(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, problem: Problem) -> Decision:
     """Something is not there yet: say so at once, and give up after the start deadline."""
     new = job_status.troubled(view, old, problem)
     if clock.age(new.start_time, view.now) > spec.start_deadline_seconds:
         late = f"{problem.message} (given up after startDeadlineSeconds={spec.start_deadline_seconds})"
-        return _end(view, old, Problem(problem.reason, late), settings)
+        return _end(view, old, Problem(problem.reason, late))
     return replace(_write(view, old, new), again=RETRY)
 
 
@@ -167,9 +164,9 @@ def _publish(
     new = job_status.trained(view, old, result, settings) if result else old
     if new.artifact is None:
         below = (result and result.below_gate) or "the training published no artifact"
-        return _end(view, new, Problem(Reason.BELOW_GATE, below), settings, before=old)
+        return _end(view, new, Problem(Reason.BELOW_GATE, below), before=old)
     if problem := _conflict(view, spec):
-        return _end(view, new, problem, settings, before=old)
+        return _end(view, new, problem, before=old)
     model = manifests_job.personalized_model(view.body, spec, new.artifact)
     if view.model and not view.model["metadata"].get("deletionTimestamp") and drift.covers(view.model, model):
         return _write(view, old, job_status.succeeded(view, new), again=LINGER)
@@ -192,7 +189,6 @@ def _end(
     view: JobView,
     old: DreamBoothJobStatus,
     problem: Problem,
-    settings: Settings,
     before: DreamBoothJobStatus | None = None,
 ) -> Decision:
     """The job has failed for good; what still runs is stopped, what it wrote in its logs is kept."""
@@ -231,10 +227,6 @@ def _stop(view: JobView) -> tuple[tuple[tuple[str, bool], ...], tuple[ChildRef, 
 
 def _jobs(view: JobView) -> tuple[Body | None, Body | None]:
     return view.child("Job", names.prepare_job(view.name)), view.child("Job", names.training(view.name))
-
-
-def _final(view: JobView, old: DreamBoothJobStatus) -> bool:
-    return bool(old.phase and old.phase.final)
 
 
 def _write(view: JobView, old: DreamBoothJobStatus, new: DreamBoothJobStatus, again: float | None = None) -> Decision:

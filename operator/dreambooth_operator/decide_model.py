@@ -44,7 +44,7 @@ def decide_model(view: ModelView, settings: Settings) -> Decision:
 
 def _decide(view: ModelView, settings: Settings) -> Decision:
     try:
-        spec = parse_model({key: view.body.get(key) for key in ("metadata", "spec")}).spec
+        spec = parse_model(view.body).spec
     except InvalidResource as e:
         return refused(view, Problem(Reason.INVALID_SPEC, str(e)), again=None)
     if problem := _needs_gateway(spec, settings):
@@ -67,26 +67,26 @@ def _waited_for(view: ModelView) -> bool:
     """Whether somebody waits for replicas of its own, which sleep."""
     if not scaling.waited_for(model_status.endpoint(view), view.demand):
         return False
-    now = rollout.current(statuses.read(PersonalizedModelStatus, view.body))
+    now = rollout.current(view.status)
     own = names.model_backend(view.namespace, view.name)
     return now is not None and (now.backend or own) == own
 
 
 def refused(view: ModelView, problem: Problem, again: float | None = RETRY) -> Decision:
     """The model cannot be rolled out for now; what serves already goes on."""
-    return statuses.decision(view, view.status, model_status.held(view, view.status, problem), again=again)
+    return statuses.decision(view, view.status, model_status.held(view, problem), again=again)
 
 
 def unverified(view: ModelView, settings: Settings) -> Artifact | None:
     """The artifact that the pool of a Shared model is to be asked about; None when there is nothing to ask."""
     try:
-        spec = parse_model({key: view.body.get(key) for key in ("metadata", "spec")}).spec
+        spec = parse_model(view.body).spec
     except InvalidResource:
         return None
     artifact = wanted_artifact(view, spec)
     if view.deleted or isinstance(artifact, Problem) or not settings.gateway_url:
         return None
-    return None if decide_shared.verified(view, view.status, spec, artifact) else artifact
+    return None if decide_shared.verified(view, spec, artifact) else artifact
 
 
 def _needs_gateway(spec: PersonalizedModelSpec, settings: Settings) -> Problem | None:
@@ -109,25 +109,24 @@ def _needs_gateway(spec: PersonalizedModelSpec, settings: Settings) -> Problem |
 
 def _serve(view: ModelView, spec: PersonalizedModelSpec, artifact: Artifact, settings: Settings) -> Decision:
     body, spec = _with_base_of_job(view, spec)
-    old = view.status
-    plan = _plan(view, old, spec, artifact)
-    wanted = _wanted(view, body, spec, plan, old, artifact, settings)
+    plan = _plan(view, spec, artifact)
+    wanted = _wanted(view, body, spec, plan, artifact, settings)
     refs = [ChildRef(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted]
     if taken := next((ref for ref in refs if ref in view.foreign), None):
         message = f"the {taken.kind} {taken.name} exists and is not this model's: delete it, or rename the model"
         return refused(view, Problem(Reason.NAME_CONFLICT, message))
     apply = tuple(manifest for manifest in wanted if drift.needs_apply(view, manifest))
-    new = model_status.serving(view, old, artifact, plan, False, settings)
-    scale, later = _scale(view, spec, old, new, settings)
+    new = model_status.serving(view, artifact, plan, False, settings)
+    scale, later = _scale(view, spec, new, settings)
     if scale == 0:
-        new = model_status.serving(view, old, artifact, plan, True, settings)
+        new = model_status.serving(view, artifact, plan, True, settings)
     deployment = model_status.endpoint(view)
     scaled = deployment is not None and scale != scaling.replicas(deployment)
     rest = scale == 0 or deployments.rolled_out(deployment)
     again = 1.0 if view.leaving.intersection(refs) else rollout.LOOK if plan and not plan.failed else later
     return statuses.decision(
         view,
-        old,
+        view.status,
         new,
         apply=apply,
         scale=((names.endpoint(view.name), scale),) if scaled else (),
@@ -137,14 +136,12 @@ def _serve(view: ModelView, spec: PersonalizedModelSpec, artifact: Artifact, set
     )
 
 
-def _plan(
-    view: ModelView, old: PersonalizedModelStatus, spec: PersonalizedModelSpec, artifact: Artifact
-) -> Plan | None:
+def _plan(view: ModelView, spec: PersonalizedModelSpec, artifact: Artifact) -> Plan | None:
     """The canary's way, if there is one; one whose strategy was changed to Rolling meanwhile is promoted at once."""
     own = names.model_backend(view.namespace, view.name)
-    state = rollout.begun(view, old, artifact)
-    if not rollout.tries(old, artifact, spec.rollout, own):
-        return rollout.finishing(old, artifact)
+    state = rollout.begun(view, artifact)
+    if not rollout.tries(view.status, artifact, spec.rollout, own):
+        return rollout.finishing(view.status, artifact)
     stable = scaling.replicas(model_status.endpoint(view))
     need = rollout.replicas(state, spec.rollout, stable)
     enough = model_status.ready_pods(view, artifact.digest, names.COMPONENT_CANARY) >= need
@@ -156,12 +153,11 @@ def _wanted(
     body: Body,
     spec: PersonalizedModelSpec,
     plan: Plan | None,
-    old: PersonalizedModelStatus,
     artifact: Artifact,
     settings: Settings,
 ) -> list[Body]:
     """The children that there are to be."""
-    now, stable = rollout.current(old), artifact
+    now, stable = rollout.current(view.status), artifact
     if plan and not plan.promote and now and now.uri:
         stable = Artifact(uri=now.uri, digest=now.digest)
     found = [
@@ -187,7 +183,6 @@ def _unwanted(view: ModelView, spec: PersonalizedModelSpec, new: PersonalizedMod
 def _scale(
     view: ModelView,
     spec: PersonalizedModelSpec,
-    old: PersonalizedModelStatus,
     new: PersonalizedModelStatus,
     settings: Settings,
 ) -> tuple[int, float | None]:
@@ -196,7 +191,7 @@ def _scale(
     if deployment is None or not settings.gateway_url:
         return scaling.replicas(deployment), None
     needed = not model_status.settled(new, names.model_backend(view.namespace, view.name))
-    ready = scaling.ready_for(statuses.condition_of(old, ConditionType.READY), view.now)
+    ready = scaling.ready_for(statuses.condition_of(view.status, ConditionType.READY), view.now)
     return scaling.wanted(scaling.replicas(deployment), spec.serving, view.demand, ready, needed)
 
 

@@ -29,7 +29,7 @@ def decide_pool(view: PoolView, settings: Settings) -> Decision:
     if view.deleted:
         return NOTHING
     try:
-        spec = parse_pool({key: view.body.get(key) for key in ("metadata", "spec")}).spec
+        spec = parse_pool(view.body).spec
     except InvalidResource as e:
         return refused(view, Problem(Reason.INVALID_SPEC, str(e)), again=None)
     if not settings.gateway_url:

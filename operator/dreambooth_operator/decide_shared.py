@@ -24,56 +24,52 @@ def backend(view: ModelView, spec: PersonalizedModelSpec) -> str:
     return names.pool_backend(view.namespace, spec.serving.pool)
 
 
-def verified(view: ModelView, old: PersonalizedModelStatus, spec: PersonalizedModelSpec, artifact: Artifact) -> bool:
+def verified(view: ModelView, spec: PersonalizedModelSpec, artifact: Artifact) -> bool:
     """Whether a replica of this pool said once that the artifact is good."""
-    known = revisions.of(old, artifact.digest)
+    known = revisions.of(view.status, artifact.digest)
     return bool(known and known.ready and known.backend == backend(view, spec) and known.uri == artifact.uri)
 
 
 def serve(view: ModelView, spec: PersonalizedModelSpec, artifact: Artifact, settings: Settings) -> Decision:
     """Status and events; no children."""
-    old = view.status
     if view.pool is None:
         message = f"spec.serving.pool: there is no ServingPool {spec.serving.pool} in this namespace: "
         problem = Problem(Reason.POOL_NOT_FOUND, f"{message}have an administrator make it, or name another")
-        return statuses.decision(view, old, model_status.held(view, old, problem), again=None)
+        return statuses.decision(view, view.status, model_status.held(view, problem), again=None)
     state = view.adapter
-    good = verified(view, old, spec, artifact) or bool(state and state.phase == AdapterPhase.READY)
+    good = verified(view, spec, artifact) or bool(state and state.phase == AdapterPhase.READY)
     if not good and state and state.phase == AdapterPhase.FAILED:
-        new = model_status.held(view, old, Problem(state.reason or Reason.ARTIFACT_INVALID, state.message))
+        new = model_status.held(view, Problem(state.reason or Reason.ARTIFACT_INVALID, state.message))
         if state.reason == Reason.STORE_UNAVAILABLE and new.phase == ModelPhase.PENDING:
             # It is asked for again: until the store is back the pool must not sleep.
             new = new.model_copy(update={"phase": ModelPhase.PROGRESSING})
-        return statuses.decision(view, old, new, again=RECHECK)
-    plan = _plan(view, old, spec, artifact, good)
-    new = _status(view, old, spec, artifact, plan, good, settings)
+        return statuses.decision(view, view.status, new, again=RECHECK)
+    plan = _plan(view, spec, artifact, good)
+    new = _status(view, spec, artifact, plan, good, settings)
     again = ASK if state and not good else rollout.LOOK if plan and not plan.failed else None if good else RECHECK
     fault = plan.fault if plan else None
-    return statuses.decision(view, old, new, delete=_unwanted(view, new), fault=fault, again=again)
+    return statuses.decision(view, view.status, new, delete=_unwanted(view, new), fault=fault, again=again)
 
 
-def _plan(
-    view: ModelView, old: PersonalizedModelStatus, spec: PersonalizedModelSpec, artifact: Artifact, good: bool
-) -> Plan | None:
-    if not rollout.tries(old, artifact, spec.rollout, backend(view, spec)):
+def _plan(view: ModelView, spec: PersonalizedModelSpec, artifact: Artifact, good: bool) -> Plan | None:
+    if not rollout.tries(view.status, artifact, spec.rollout, backend(view, spec)):
         return None
-    return rollout.plan(view, rollout.begun(view, old, artifact), spec.rollout, good, view.seen)
+    return rollout.plan(view, rollout.begun(view, artifact), spec.rollout, good, view.seen)
 
 
 def _status(
     view: ModelView,
-    old: PersonalizedModelStatus,
     spec: PersonalizedModelSpec,
     artifact: Artifact,
     plan: Plan | None,
     good: bool,
     settings: Settings,
 ) -> PersonalizedModelStatus:
-    new = model_status.base(view, old).model_copy(
+    new = model_status.base(view).model_copy(
         update={
             "url": manifests_model.url(view.name, view.namespace, settings),
             "selector": None,
-            "revisions": _revisions(view, old, spec, artifact, plan, good),
+            "revisions": _revisions(view, spec, artifact, plan, good),
             "rollout": None if plan is None or plan.promote else plan.state,
         }
     )
@@ -94,13 +90,13 @@ def _status(
 
 def _revisions(
     view: ModelView,
-    old: PersonalizedModelStatus,
     spec: PersonalizedModelSpec,
     artifact: Artifact,
     plan: Plan | None,
     good: bool,
 ) -> list[Revision]:
-    pool, now = backend(view, spec), rollout.current(old)
+    old, pool = view.status, backend(view, spec)
+    now = rollout.current(old)
     if plan and not plan.promote and now:
         tried = Revision(
             digest=artifact.digest, uri=artifact.uri, weight=plan.weight, ready=good, backend=pool if good else None

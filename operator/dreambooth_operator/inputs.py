@@ -45,7 +45,7 @@ def pool_needs(body: Body) -> Iterator[Need]:
     """What a pool needs. Of a spec that is not understood, nothing is asked for."""
     yield STORE
     try:
-        base = parse_pool({key: body.get(key) for key in ("metadata", "spec")}).spec.base_model
+        base = parse_pool(body).spec.base_model
     except InvalidResource:
         return
     if base.secret_ref:

@@ -58,7 +58,7 @@ class Lookups:
         if view.deleted or begun or phase in {Phase.SUCCEEDED, Phase.FAILED}:
             return None
         try:
-            spec = parse_job({key: view.body.get(key) for key in ("metadata", "spec")}).spec
+            spec = parse_job(view.body).spec
         except InvalidResource:
             return None
         if spec.suspend:

@@ -14,38 +14,37 @@ ASLEEP = "nobody asks, and no replica runs; the next request wakes one"
 WAKING = "somebody asks: a replica is starting"
 
 
-def held(view: ModelView, old: PersonalizedModelStatus, problem: Problem) -> PersonalizedModelStatus:
+def held(view: ModelView, problem: Problem) -> PersonalizedModelStatus:
     """No roll-out is possible; what an earlier one left serves on."""
-    word = _earlier(view, old)
-    new = base(view, old).model_copy(update={"phase": ModelPhase.DEGRADED if word else ModelPhase.PENDING})
+    word = _earlier(view)
+    new = base(view).model_copy(update={"phase": ModelPhase.DEGRADED if word else ModelPhase.PENDING})
     new = with_condition(new, view, ConditionType.PROGRESSING, False, problem.reason, problem.message)
     return with_condition(new, view, ConditionType.READY, word is not None, *(word or problem))
 
 
-def _earlier(view: ModelView, old: PersonalizedModelStatus) -> Problem | None:
+def _earlier(view: ModelView) -> Problem | None:
     """How an earlier artifact is served, by a pool, or by replicas of its own, which may sleep; None when it is not."""
-    now, live = rollout.current(old), endpoint(view)
-    pooled = bool(now and (now.backend or "").startswith(names.POOL_BACKEND)) and view.pool is not None
+    now, live = rollout.current(view.status), endpoint(view)
+    pooled = now is not None and names.is_pool_backend(now.backend) and view.pool is not None
     if pooled or deployments.available(live):
         return Problem(Reason.AVAILABLE, "an earlier artifact is served")
     if now is None or live is None:
         return None
     if scaling.replicas(live) == 0:
         return Problem(Reason.SCALED_TO_ZERO, ASLEEP)
-    if _slept(old) and deployments.trouble(view.pods, live) is None:
+    if _slept(view) and deployments.trouble(view.pods, live) is None:
         return Problem(Reason.SCALED_TO_ZERO, WAKING)
     return None
 
 
-def _slept(old: PersonalizedModelStatus) -> bool:
+def _slept(view: ModelView) -> bool:
     """Whether it had no replicas when it was looked at last, or none that was ready yet."""
-    ready = condition_of(old, ConditionType.READY)
+    ready = condition_of(view.status, ConditionType.READY)
     return ready is not None and ready.reason == Reason.SCALED_TO_ZERO
 
 
 def serving(
     view: ModelView,
-    old: PersonalizedModelStatus,
     artifact: Artifact,
     plan: Plan | None,
     asleep: bool,
@@ -53,11 +52,11 @@ def serving(
 ) -> PersonalizedModelStatus:
     """Being rolled out, or rolled out. `asleep`: it is to have no replicas."""
     selector, own = manifests_model.selector(view.name), names.model_backend(view.namespace, view.name)
-    new = base(view, old).model_copy(
+    new = base(view).model_copy(
         update={
             "url": manifests_model.url(view.name, view.namespace, settings),
             "selector": ",".join(f"{key}={value}" for key, value in selector.items()),
-            "revisions": _revisions(view, old, artifact, plan),
+            "revisions": _revisions(view, artifact, plan),
             "rollout": None if plan is None or _promoted(view, artifact, plan) else plan.state,
         }
     )
@@ -66,7 +65,7 @@ def serving(
     problem = _trouble(view, artifact, plan)
     new = progressing(new, view, plan, done, problem)
     available = deployments.available(endpoint(view)) > 0
-    waking = _slept(old) and not available and problem is None and settled(new, own)
+    waking = _slept(view) and not available and problem is None and settled(new, own)
     if asleep or waking:
         new = new.model_copy(update={"phase": ModelPhase.IDLE})
         message = ASLEEP if asleep else WAKING
@@ -133,10 +132,10 @@ def endpoint(view: ModelView) -> Body | None:
     return view.child("Deployment", names.endpoint(view.name))
 
 
-def base(view: ModelView, old: PersonalizedModelStatus) -> PersonalizedModelStatus:
+def base(view: ModelView) -> PersonalizedModelStatus:
     """The status with the counts of the model's own replicas."""
     status = (endpoint(view) or {}).get("status", {})
-    return old.model_copy(
+    return view.status.model_copy(
         update={
             "observed_generation": view.generation,
             "replicas": status.get("replicas", 0),
@@ -163,8 +162,9 @@ def _trouble(view: ModelView, artifact: Artifact, plan: Plan | None) -> Problem 
     return deployments.trouble(pods, deployment)
 
 
-def _revisions(view: ModelView, old: PersonalizedModelStatus, artifact: Artifact, plan: Plan | None) -> list[Revision]:
-    own, now = names.model_backend(view.namespace, view.name), rollout.current(old)
+def _revisions(view: ModelView, artifact: Artifact, plan: Plan | None) -> list[Revision]:
+    old, own = view.status, names.model_backend(view.namespace, view.name)
+    now = rollout.current(old)
     ready = ready_pods(view, artifact.digest, names.COMPONENT_SERVER) > 0
     if plan and not _promoted(view, artifact, plan):
         assert now is not None  # `rollout.tries`: a canary is of something

@@ -90,7 +90,7 @@ class Reconciler:
         decision = decide_job.decide_job(view, self._settings)
 
         def refused(problem: Problem, final: bool) -> Decision:
-            return decide_job.refused(view, self._settings, problem, final)
+            return decide_job.refused(view, problem, final)
 
         await self._carry_out(names.JOB_KIND, view, memory, decision, refused)
 

@@ -33,7 +33,7 @@ def listed(status: PersonalizedModelStatus, *live: Revision) -> list[Revision]:
 
 
 def _past(old: Revision) -> Revision:
-    pooled = bool(old.backend and old.backend.startswith(names.POOL_BACKEND))
+    pooled = names.is_pool_backend(old.backend)
     return old.model_copy(
         update={
             "weight": 0,

@@ -52,10 +52,10 @@ def tries(status: PersonalizedModelStatus, artifact: Artifact, rollout: Rollout,
     return not promoted and now.backend == backend
 
 
-def begun(view: ModelView, status: PersonalizedModelStatus, artifact: Artifact) -> RolloutStatus:
+def begun(view: ModelView, artifact: Artifact) -> RolloutStatus:
     """Where the canary of an artifact is: at its begin, if another one was tried, or if the spec has changed since it
     failed."""
-    old = status.rollout
+    old = view.status.rollout
     if old and old.digest == artifact.digest and (old.failure is None or old.generation == view.generation):
         return old
     return RolloutStatus(digest=artifact.digest, generation=view.generation)

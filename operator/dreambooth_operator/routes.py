@@ -30,11 +30,11 @@ def route(body: Body, pool: Scaling | None, keys: KeysOf) -> Route:
     if sum(target.weight for target in targets) != 100:
         targets = []
     try:
-        spec = parse_model({key: body.get(key) for key in ("metadata", "spec")}).spec
+        spec = parse_model(body).spec
         serving, access, said = spec.serving, _access(spec, namespace, keys), "" if targets else _why_not(status)
     except InvalidResource as e:
         targets, serving, access, said = [], Serving(), KeyCheck(keys={}), f"its spec is not understood: {e}"
-    pooled = any(target.backend.startswith(names.POOL_BACKEND) for target in targets)
+    pooled = any(names.is_pool_backend(target.backend) for target in targets)
     scaling = pool if pooled and pool else serving
     return Route(
         namespace=namespace,
@@ -50,7 +50,7 @@ def route(body: Body, pool: Scaling | None, keys: KeysOf) -> Route:
 
 def _drawn(revision: Revision) -> bool:
     """What has requests; and what a pool has verified, which anybody may still ask for by its digest."""
-    return revision.weight > 0 or (revision.ready and (revision.backend or "").startswith(names.POOL_BACKEND))
+    return revision.weight > 0 or (revision.ready and names.is_pool_backend(revision.backend))
 
 
 def _target(namespace: str, name: str, revision: Revision) -> Target:
@@ -121,7 +121,7 @@ class Table:
             made = self._routes.get((namespace, name)) if load.waiting else None
             for backend in made.backends if made else ():
                 if not self._backends.get(backend):
-                    kind = names.POOL_KIND if backend.startswith(names.POOL_BACKEND) else names.MODEL_KIND
+                    kind = names.POOL_KIND if names.is_pool_backend(backend) else names.MODEL_KIND
                     found.add(Key(kind, *backend.split("/")[1:]))
         return found
 
@@ -177,7 +177,7 @@ class Table:
 
 def _pool(body: Body) -> Scaling | None:
     try:
-        return parse_pool({key: body.get(key) for key in ("metadata", "spec")}).spec
+        return parse_pool(body).spec
     except InvalidResource:
         return None
 

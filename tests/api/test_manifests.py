@@ -49,7 +49,7 @@ def test_a_person_s_file_is_refused_by_what_is_wrong_with_it(body, told):
 
 def test_a_resource_of_a_newer_release_stays_readable():
     body = job(training__noveltyWeight=0.5)
-    body["status"] = {"phase": "Training", "novelty": {}}
+    body["status"] = {"phase": "Dreaming", "novelty": {}}
     assert parse_job(body).spec.training.seed == 0
 
 

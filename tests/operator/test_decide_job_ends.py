@@ -150,9 +150,9 @@ def test_a_name_that_somebody_else_has_ends_the_job(make, settings):
 
 
 @pytest.mark.parametrize(("final", "status"), [(True, "True"), (False, "False")])
-def test_what_the_api_server_refuses_is_told(make, settings, final, status):
+def test_what_the_api_server_refuses_is_told(make, final, status):
     problem = Problem(Reason.INVALID_SPEC, "Job robot-prepare: spec.template: Invalid value")
-    assert failed(refused(make.view(make.job()), settings, problem, final)) == (status, Reason.INVALID_SPEC)
+    assert failed(refused(make.view(make.job()), problem, final)) == (status, Reason.INVALID_SPEC)
 
 
 def test_a_gang_that_is_short_of_a_pod_says_what_the_quota_said(training, make):

@@ -60,7 +60,7 @@ class Table:
     def pools(self) -> Iterator[str]:
         """The keys of all pools that there are or that somebody needs."""
         needed = {target.backend for route in self.routes.values() for target in route.targets}
-        return (key for key in sorted(needed | self._backends.keys()) if key.startswith(names.POOL_BACKEND))
+        return (key for key in sorted(needed | self._backends.keys()) if names.is_pool_backend(key))
 
 
 def pin(target: Target) -> str:
