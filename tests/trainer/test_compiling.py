@@ -23,6 +23,8 @@ from tests.trainer.conftest import final_hash
 from tests.trainer.test_distributed import curve_of_a_rank
 from tests.trainer.test_session import train_until_killed
 
+pytestmark = pytest.mark.usefixtures("compiler")
+
 
 def test_what_cannot_be_compiled_is_refused_before_anything_is_drawn(
     context, small_job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
