@@ -138,7 +138,8 @@ def compiler() -> None:
     """What torch's compiler needs, installed if need be."""
     if compiling.lacking("cpu"):
         packages.install(places(os.environ).logs / "packages.log", packages.COMPILER)
-    assert compiling.lacking("cpu") is None, "tests of torch.compile need it, and this Python has other headers"
+    what = compiling.lacking("cpu")
+    assert what is None, f"torch.compile needs {what}, which Debian's packages did not bring: is this Debian's Python?"
 
 
 @pytest.fixture(scope="session")
