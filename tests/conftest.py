@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from dreambooth_api import compiling
 from dreambooth_demo.kube import Kube
 from dreambooth_local import packages, programs
 from dreambooth_local.places import places
@@ -25,13 +26,18 @@ from tests.workers import LinePerFile, Scheduling, on_the_cluster, unit_of
 # The first test waits for the cluster: on a bare machine Kubernetes and MinIO are compiled, images are built.
 COLD_START_SECONDS = 3600
 
+# Whether a cluster was there before the tests began, well or not: a moment's complaint (DNS under load) must never make
+# them take away what is someone's.
+FOUND_RUNNING = pytest.StashKey[bool]()
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Once for the whole run: not in the workers."""
+    config.stash[FOUND_RUNNING] = bool(os.environ.get("KUBECONFIG")) or places(os.environ).kubeconfig.exists()
     if hasattr(config, "workerinput"):
         return
-    config.pluginmanager.register(TakenDown())
+    # Once for the whole run: not in the workers.
+    config.pluginmanager.register(TakenDown(config.stash[FOUND_RUNNING]))
     if config.option.dist != "no" and config.option.verbose == 0:
         config.pluginmanager.register(LinePerFile(config.pluginmanager.getplugin("terminalreporter")))
 
@@ -72,9 +78,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 class TakenDown:
     """A run that has cluster tests, and found no cluster, leaves none: neither after failures nor after Ctrl-C."""
 
-    def pytest_sessionstart(self) -> None:
-        self.ours = False
-        self.found = bool(os.environ.get("KUBECONFIG")) or places(os.environ).kubeconfig.exists()
+    def __init__(self, found: bool) -> None:
+        self.found, self.ours = found, False
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         if not session.config.option.collectonly:
@@ -95,14 +100,13 @@ def _local(command: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def found_running() -> bool:
-    """Whether there was a local cluster before the tests began, well or not: a moment's complaint (DNS under load) must
-    never make the tests take away what is someone's."""
-    return places(os.environ).kubeconfig.exists()
+def found_running(pytestconfig: pytest.Config) -> bool:
+    """Whether there was a cluster before the tests began."""
+    return pytestconfig.stash[FOUND_RUNNING]
 
 
 @pytest.fixture(scope="session")
-def kube(found_running: bool) -> Kube:
+def kube() -> Kube:
     """The cluster, bare."""
     if given := os.environ.get("KUBECONFIG"):
         return Kube(Path(given.split(":")[0]))
@@ -127,6 +131,15 @@ def s3_programs() -> dict[str, Path]:
     for program in (programs.STORE, programs.OTHER_STORE):
         programs.ensure(where, [program], where.logs / "compile.log")
     return programs.paths(where)
+
+
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """What torch's compiler needs, installed if need be."""
+    if compiling.lacking("cpu"):
+        packages.install(places(os.environ).logs / "packages.log", packages.COMPILER)
+    what = compiling.lacking("cpu")
+    assert what is None, f"torch.compile needs {what}, which Debian's packages did not bring: is this Debian's Python?"
 
 
 @pytest.fixture(scope="session")

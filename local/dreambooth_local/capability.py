@@ -57,7 +57,7 @@ def look(where: Places) -> Machine:
         go=shutil.which("go") is not None,
         programs_missing=bool(programs.missing(where)),
         debian=shutil.which("apt-get") is not None,
-        packages_missing=shutil.which("dpkg-query") is None or bool(packages.missing_here()),
+        packages_missing=bool(packages.missing_here()),
         overlay=linux and "overlay" in Path("/proc/filesystems").read_text(),
         free_bytes=float(shutil.disk_usage(existing).free),
         images_cached=(where.images / "storage").exists(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,10 +29,16 @@ PACKAGES = (
 )
 # For tests of pages. The fonts are what Chromium writes with; no package of its own brings any.
 BROWSER = ("chromium", "fonts-liberation")
+# For tests of what torch compiles: a compiler, and the headers of Debian's Python.
+COMPILER = ("g++", "python3-dev")
 SERVICES = ("containerd", "etcd", "prometheus", "prometheus-node-exporter")
 POLICY = Path("/usr/sbin/policy-rc.d")
 LOCK = Path("/run/lock/dreambooth-packages")
 SYSTEMD = Path("/run/systemd/system")
+
+
+class CannotInstall(Exception):
+    """Packages are missing, and this machine or user cannot install them."""
 
 
 def missing(wanted: Sequence[str], dpkg_status: str) -> list[str]:
@@ -40,20 +48,29 @@ def missing(wanted: Sequence[str], dpkg_status: str) -> list[str]:
 
 
 def missing_here(wanted: Sequence[str] = PACKAGES) -> list[str]:
-    """What of `wanted` this machine lacks. Raises OSError where there is no dpkg."""
-    with suppress(CommandFailed):
+    """What of `wanted` this machine lacks: everything where there is no dpkg."""
+    with suppress(CommandFailed, FileNotFoundError):
         return missing(wanted, run(["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n"]))
     return list(wanted)
+
+
+def check_installable(absent: Sequence[str], apt: bool, root: bool) -> None:
+    """Raises CannotInstall, in words that say what to do."""
+    if apt and root:
+        return
+    why = "run this as root" if apt else "there is no apt-get here"
+    raise CannotInstall(f"missing Debian packages: {' '.join(absent)}; {why}, or install what they bring yourself")
 
 
 def install(log: Path, wanted: Sequence[str] = PACKAGES) -> str:
     """Installs what of `wanted` is missing. Daemons that come with a package are neither started nor enabled.
 
-    Raises CommandFailed with apt's last lines, OSError where there is no apt.
+    Raises CannotInstall, or CommandFailed with apt's last lines.
     """
     absent = missing_here(wanted)
     if not absent:
         return "all there"
+    check_installable(absent, apt=shutil.which("apt-get") is not None, root=os.geteuid() == 0)
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
     with _nothing_starts():
         run(["apt-get", "update", "-q"], log=log, env=quiet)

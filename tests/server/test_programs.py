@@ -40,7 +40,7 @@ from tests.slight import save_unet
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 COMPILED = Power(batch=2, compile=True)
 PAIR = Power(batch=1, compile=True)
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("compiler")]
 
 
 @pytest.fixture(scope="module")

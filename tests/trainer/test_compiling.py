@@ -23,6 +23,8 @@ from tests.trainer.conftest import final_hash
 from tests.trainer.test_distributed import curve_of_a_rank
 from tests.trainer.test_session import train_until_killed
 
+pytestmark = pytest.mark.usefixtures("compiler")
+
 
 def test_what_cannot_be_compiled_is_refused_before_anything_is_drawn(
     context, small_job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -75,29 +77,34 @@ def slight_ready(tmp_path: Path, examples: Path, context, prepare, small_job) ->
 def test_killed_and_resumed_is_equal_to_uninterrupted(
     slight_ready, desk, processes, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The killed one by programs of its own, the same in both of its processes."""
+    """One process makes the programs, and is killed; all others find what it left."""
     how = {"training": {"compile": True, "steps": 4, "batchSize": 1, "ema": 0.9}, "checkpoints": {"everySteps": 1}}
     straight, killed = slight_ready("straight", **how), slight_ready("killed", **how)
+    keep_programs(killed, shared)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         child = processes.Process(target=train_until_killed, args=(killed, 2))
         child.start()
-        monkeypatch.setenv(CACHE, str(shared))
-        loop.train(straight, desk(straight))
         child.join(800)
         assert child.exitcode == -signal.SIGKILL
-        made = programs(killed.work / "compiled")
-        monkeypatch.setenv(CACHE, str(killed.work / "compiled"))
+        made = programs(shared)
+        monkeypatch.setenv(CACHE, str(shared))
+        loop.train(straight, desk(straight))
         told = desk(killed)
         loop.train(killed, told)
     finally:
         torch.set_num_threads(threads)
     assert told.board.resumes == 1
     assert Checkpoints(killed, print).committed()[-1] == 4
-    # Its second process found all that its first one left.
-    assert programs(killed.work / "compiled") == made != set()
+    assert programs(shared) == made != set()
     assert final_hash(killed) == final_hash(straight)
+
+
+def keep_programs(ctx, folder: Path) -> None:
+    """Let the job's own place for them be `folder`."""
+    ctx.work.mkdir(exist_ok=True)
+    (ctx.work / "compiled").symlink_to(folder)
 
 
 def programs(folder: Path) -> set[str]:
@@ -113,8 +120,7 @@ def test_two_ranks_train_as_without_it(slight_ready, processes, free_port, share
         training = {"compile": compiled, "batchSize": 1, "learningRate": 1e-3}
         ctx, port = slight_ready(f"compiled-{compiled}", training=training), free_port()
         if compiled:
-            ctx.work.mkdir(exist_ok=True)
-            (ctx.work / "compiled").symlink_to(shared)
+            keep_programs(ctx, shared)
         ranks = [processes.Process(target=curve_of_a_rank, args=(ctx, rank, 2, port, tmp_path)) for rank in range(2)]
         for process in ranks:
             process.start()

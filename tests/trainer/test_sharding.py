@@ -20,6 +20,9 @@ from tests.trainer.test_session import exit_codes, lines, rank_that_tells
 FULL = {
     "method": {"type": "Full"},
     "training": {"steps": 3, "ema": 0.5, "gradientAccumulation": 2, "maxGradNorm": 0.1},
+}
+SCORED = {
+    **FULL,
     "scoring": {"dino": "s3://dreambooth/examples/encoder-dino"},
     "validation": {"everySteps": 1},
 }
@@ -74,10 +77,10 @@ def assert_alike(a: State, b: State, rtol: float) -> None:
 
 
 def test_divided_ranks_train_score_and_publish_as_whole_ones(ready, train) -> None:
-    """Full, with an average, accumulation, clipping and scoring; then killed, and resumed divided and whole."""
+    """Full, with an average, accumulation, clipping and scoring; then killed and resumed, unscored."""
     from diffusers import UNet2DConditionModel
 
-    whole, parts = ready("whole", **FULL), divided(ready("parts", **FULL))
+    whole, parts = ready("whole", **SCORED), divided(ready("parts", **SCORED))
     for ctx in (whole, parts):
         codes, losses = train(ctx)
         assert codes == [0, 0]
