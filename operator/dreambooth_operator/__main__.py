@@ -1,6 +1,7 @@
 """`python -m dreambooth_operator`: the operator, in a cluster by its service account, else by KUBECONFIG."""
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -19,6 +20,10 @@ def main() -> int:
     logging.basicConfig(
         level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stdout
     )
+    # What is imported stays, and of a list's page thousands of dictionaries go at once: looking for cycles in either
+    # finds nothing, and took a tenth of a restart's processor time.
+    gc.freeze()
+    gc.set_threshold(20_000)
     asyncio.run(run(settings))
     return 0
 

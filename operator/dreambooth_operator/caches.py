@@ -4,11 +4,12 @@ An object is kept as compressed JSON: Python's own dictionaries take many times 
 copy.
 """
 
-import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
+
+from pydantic_core import from_json, to_json
 
 from dreambooth_api import names
 from dreambooth_api.serving import Serving, ServingMode
@@ -62,13 +63,13 @@ class Entry(NamedTuple):
         metadata = body["metadata"]
         small = slim_pod(body) if kind == POD else slim(body)
         phase = _standing(body) if kind == names.POOL_KIND else str((body.get("status") or {}).get("phase") or "")
-        packed = zlib.compress(json.dumps(small, separators=(",", ":")).encode(), 1)
+        packed = zlib.compress(to_json(small), 1)
         uid, version = metadata.get("uid", ""), metadata.get("resourceVersion", "")
         return cls(uid, version, phase, tuple(_references(kind, body)), packed)
 
     def unpack(self) -> Body:
         """The whole object, a fresh copy."""
-        return json.loads(zlib.decompress(self.packed))
+        return from_json(zlib.decompress(self.packed))
 
 
 class Caches:

@@ -1,5 +1,6 @@
 """What a DreamBoothJob needs next. Pure: the same view gives the same decision."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from dreambooth_api import names
@@ -17,6 +18,8 @@ POLL, RETRY = 10.0, 5.0
 # Other ranks may still be writing their logs when rank 0 is done.
 LINGER = 60.0
 AFTER_PREPARING = (Phase.TRAINING, Phase.SCORING, Phase.PUBLISHING)
+# Children by kind and name, and how the manifest of each is made.
+Wanted = dict[ChildRef, Callable[[], Body]]
 
 
 def decide_job(view: JobView, settings: Settings) -> Decision:
@@ -66,7 +69,10 @@ def _prepare(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, s
         return _end(view, old, problem)
     if prepare is None and (problem := view.missing or _conflict(view, spec)):
         return _hold(view, old, spec, problem)
-    wanted = [manifests_job.config_map(view.body, spec), manifests_job.prepare_job(view.body, spec, settings)]
+    wanted = {
+        ChildRef("ConfigMap", names.job_config_map(view.name)): lambda: manifests_job.config_map(view.body, spec),
+        ChildRef("Job", names.prepare_job(view.name)): lambda: manifests_job.prepare_job(view.body, spec, settings),
+    }
     new = job_status.running(view, old, Phase.PREPARING, view.prepare_pods, settings)
     return _run(view, old, new, spec, wanted)
 
@@ -78,11 +84,11 @@ def _train(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, set
     if causes.complete(train) and not view.train_pods:
         # Nobody saw what the pods said at their end. The checkpoint is in the store: run again, it will be short.
         return Decision(delete=(ChildRef("Job", names.training(view.name)),), again=RETRY)
-    wanted = [
-        manifests_job.config_map(view.body, spec),
-        manifests_job.service(view.body),
-        manifests_job.train_job(view.body, spec, settings),
-    ]
+    wanted = {
+        ChildRef("ConfigMap", names.job_config_map(view.name)): lambda: manifests_job.config_map(view.body, spec),
+        ChildRef("Service", names.training(view.name)): lambda: manifests_job.service(view.body),
+        ChildRef("Job", names.training(view.name)): lambda: manifests_job.train_job(view.body, spec, settings),
+    }
     new = job_status.running(view, old, job_results.training_phase(view, old), view.train_pods, settings)
     return _run(view, old, new, spec, wanted)
 
@@ -92,10 +98,10 @@ def _run(
     old: DreamBoothJobStatus,
     new: DreamBoothJobStatus,
     spec: DreamBoothJobSpec,
-    wanted: list[Body],
+    wanted: Wanted,
 ) -> Decision:
     """Have `wanted`, unless the pods have been waiting for too long."""
-    refs = {ChildRef(m["kind"], m["metadata"]["name"]) for m in wanted}
+    refs = wanted.keys()
     if taken := refs & view.foreign:
         return _end(view, old, job_results.name_taken(*sorted(taken)[0]))
     jobs = [job for job in (view.child(*ref) for ref in refs if ref.kind == "Job") if job]
@@ -104,7 +110,9 @@ def _run(
     if job_results.waited(view) > spec.start_deadline_seconds:
         return _end(view, old, job_results.gave_up(view, spec))
     decision = _write(view, old, new)
-    missing = [manifest for manifest in wanted if drift.needs_apply(view, manifest)]
+    # A Job is made once: of one that is there nobody needs the manifest.
+    of_use = (make for ref, make in wanted.items() if ref.kind != "Job" or ref not in view.children)
+    missing = [manifest for make in of_use if drift.needs_apply(view, manifest := make())]
     resume = tuple((job["metadata"]["name"], False) for job in jobs if job_results.suspended(job))
     again = 1.0 if refs & view.leaving else job_results.pause(view, spec, POLL)
     return replace(decision, apply=tuple(missing), suspend=resume, again=again)
@@ -125,15 +133,16 @@ def _suspend(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, s
     return replace(decision, suspend=suspend, delete=tuple(dict.fromkeys(outdated)))
 
 
-def _queue(view: JobView, old: DreamBoothJobStatus, job: Body, wanted: list[Body]) -> Decision:
+def _queue(view: JobView, old: DreamBoothJobStatus, job: Body, wanted: Wanted) -> Decision:
     """Kueue, or somebody else, holds the Job: only they resume it. One that stands in another queue than is asked for
     now is made anew, to stand in that one."""
     fresh = job["metadata"]["name"] == names.prepare_job(view.name) or old.phase == Phase.PREPARING
     decision = _write(view, old, job_status.queued(view, old, job_results.waiting(job), fresh), again=None)
-    asked = next(m for m in wanted if (m["kind"], m["metadata"]["name"]) == ("Job", job["metadata"]["name"]))
+    asked = wanted[ChildRef("Job", job["metadata"]["name"])]()
     if (queue := job_results.queue_of(asked)) and queue != job_results.queue_of(job):
         return replace(decision, delete=(ChildRef("Job", job["metadata"]["name"]),), again=1.0)
-    missing = tuple(m for m in wanted if m["kind"] != "Job" and drift.needs_apply(view, m))
+    others = (make() for ref, make in wanted.items() if ref.kind != "Job")
+    missing = tuple(manifest for manifest in others if drift.needs_apply(view, manifest))
     return replace(decision, apply=missing)
 
 

@@ -1,9 +1,9 @@
 """Statuses and the events that their changes tell. Pure."""
 
-import json
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
+from pydantic_core import to_json
 
 from dreambooth_api.base import ApiModel
 from dreambooth_api.conditions import Condition, set_condition
@@ -37,7 +37,7 @@ def read(model: type[S], body: Body) -> S:
     raw: dict[str, Any] = dict(body.get("status") or {})
     while True:
         try:
-            return model.model_validate_json(json.dumps(raw))
+            return model.model_validate_json(to_json(raw))
         except ValidationError as e:
             bad = {error["loc"][0] for error in e.errors() if error["loc"]} & raw.keys()
             if not bad:

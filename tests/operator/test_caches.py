@@ -11,6 +11,15 @@ def test_an_object_comes_back_as_it_was_and_as_a_copy(make):
     assert caches.get(names.JOB_KIND, "team", "robot") == make.job({"suspend": True})
 
 
+def test_no_value_is_changed_by_being_kept(make):
+    caches, body = Caches(), make.job()
+    body["spec"]["odd"] = ['ü\u2028\0"\\😀', 2**63, -0.1, 1e-9, 1.0, None, True, {}, [], {"": ""}]
+    caches.put(names.JOB_KIND, body)
+    kept = caches.get(names.JOB_KIND, "team", "robot")
+    assert kept == body
+    assert [type(value) for value in kept["spec"]["odd"]] == [type(value) for value in body["spec"]["odd"]]
+
+
 def test_phases_are_counted_as_they_change(make):
     caches = Caches()
     caches.put(names.JOB_KIND, make.job(status={"phase": "Training"}, resourceVersion="1"))

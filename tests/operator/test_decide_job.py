@@ -44,6 +44,11 @@ def test_the_steady_state_writes_nothing(training):
     assert (decision.status, decision.apply, decision.told, decision.suspend, decision.delete) == (None, (), (), (), ())
 
 
+def test_of_a_job_that_is_there_no_manifest_is_made(training, monkeypatch):
+    monkeypatch.setattr(manifests_job, "train_job", None)
+    assert training.step().apply == ()
+
+
 def test_pods_that_wait_for_a_node_are_looked_at_when_their_time_is_up(life, make):
     life.step()
     waiting = {"phase": "Pending", "waiting": {}, "age": 100, "name": "robot-prepare-x"}
