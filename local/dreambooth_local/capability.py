@@ -39,7 +39,7 @@ def reasons(machine: Machine) -> list[str]:
     if machine.programs_missing and not machine.go:
         found.append("no Go: the programs of Kubernetes are compiled from their modules")
     if machine.packages_missing and not machine.debian:
-        found.append("no apt-get: containerd, runc, etcd and others come as Debian packages")
+        found.append("no apt-get: containerd, runc and others come as Debian packages")
     if not machine.overlay:
         found.append("the kernel has no overlay file system")
     if not machine.images_cached and machine.free_bytes < FREE_BYTES:

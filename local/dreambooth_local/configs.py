@@ -102,7 +102,7 @@ def control_plane(where: Places, program: Mapping[str, Path]) -> dict[str, list[
     pki, etcd = where.state / "pki", f"http://127.0.0.1:{ETCD_PORT}"
     return {
         "etcd": [
-            "etcd", f"--data-dir={where.state}/etcd", f"--listen-client-urls={etcd}",
+            str(program["etcd"]), f"--data-dir={where.state}/etcd", f"--listen-client-urls={etcd}",
             f"--advertise-client-urls={etcd}", f"--listen-peer-urls=http://127.0.0.1:{ETCD_PORT + 1}",
             "--unsafe-no-fsync", "--logger=zap", "--log-level=warn",
         ],

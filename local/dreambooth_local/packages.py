@@ -15,7 +15,6 @@ from dreambooth_local.locks import alone
 PACKAGES = (
     "containerd",
     "runc",
-    "etcd-server",
     "containernetworking-plugins",
     "iptables",
     "conntrack",
@@ -31,7 +30,7 @@ PACKAGES = (
 BROWSER = ("chromium", "fonts-liberation")
 # For tests of what torch compiles: a compiler, and the headers of Debian's Python.
 COMPILER = ("g++", "python3-dev")
-SERVICES = ("containerd", "etcd", "prometheus", "prometheus-node-exporter")
+SERVICES = ("containerd", "prometheus", "prometheus-node-exporter")
 POLICY = Path("/usr/sbin/policy-rc.d")
 LOCK = Path("/run/lock/dreambooth-packages")
 SYSTEMD = Path("/run/systemd/system")

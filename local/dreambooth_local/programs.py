@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from dreambooth_local.places import Places
 
 GO_SOURCES = Path(__file__).parent / "go"  # go.mod and go.sum pin every module
 KUBERNETES = "1.34.4"  # the last but one whose kubelet takes Debian 12's containerd 1.6
+ETCD = "3.6.5"  # an older one (Debian 12 has 3.4) lets the API server read each page of a list from the disk
 HELM = "3.19.5"
 COREDNS = "1.13.1"
 PAUSE = "1"
@@ -41,8 +43,9 @@ class Program:
 
     @property
     def built(self) -> str:
-        """The name that `go build` gives it."""
-        return self.package.rpartition("/")[2]
+        """The name that `go build` gives it: that of the folder, or of the one above a major version's."""
+        *_, above, last = self.package.split("/")
+        return above if re.fullmatch(r"v\d+", last) else last
 
 
 def _kubernetes(name: str) -> Program:
@@ -56,6 +59,7 @@ CLUSTER = (
     _kubernetes("kube-scheduler"),
     _kubernetes("kubelet"),
     _kubernetes("kube-proxy"),
+    Program("etcd", ETCD, "go.etcd.io/etcd/server/v3"),
     Program("helm", HELM, "helm.sh/helm/v3/cmd/helm"),
     Program("coredns", COREDNS, "./coredns"),
     Program("pause", PAUSE, "./pause"),

@@ -65,4 +65,5 @@ def test_only_the_api_server_and_the_node_listen_beyond_this_machine(lines):
 
 def test_programs_are_those_of_the_cache_by_version(lines):
     assert lines["apiserver"][0] == f"/cache/bin/kube-apiserver-{programs.KUBERNETES}"
+    assert lines["etcd"][0] == f"/cache/bin/etcd-{programs.ETCD}"
     assert lines["kubelet"][0] == f"/cache/bin/kubelet-{programs.KUBERNETES}"

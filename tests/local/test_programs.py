@@ -27,6 +27,12 @@ def test_programs_of_our_module_are_one_build():
     assert f"gitVersion=v{programs.KUBERNETES}" in " ".join(line)
 
 
+def test_a_program_is_called_like_its_folder_and_never_like_a_version():
+    assert {program.name: program.built for program in programs.CLUSTER if program.built != program.name} == {
+        "etcd": "server"
+    }
+
+
 def test_a_program_with_its_own_module_is_installed_at_its_version():
     line = programs.build_command([programs.STORE], Path("/out"))
     assert line[:2] == ["go", "install"]
