@@ -291,3 +291,6 @@ replace (
 	k8s.io/pod-security-admission => k8s.io/pod-security-admission v0.34.4
 	k8s.io/sample-apiserver => k8s.io/sample-apiserver v0.34.4
 )
+
+// What etcd's gRPC middleware once asked for: it has packages that are modules of their own now.
+exclude cloud.google.com/go v0.26.0
