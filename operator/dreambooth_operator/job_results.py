@@ -12,8 +12,9 @@ from dreambooth_operator.views import Body, JobView, Problem
 NO_PODS = 15.0
 # How long the pods' own words may lag behind the Job controller's verdict, seconds.
 LAG = 10.0
-# How long rank 0 may say nothing, seconds: two or three askings.
-SILENCE = 20.0
+# How long rank 0 may say nothing, seconds: until the second asking in vain, of one in ten seconds by timers that are
+# not exact.
+SILENCE = 18.0
 WAIT = Problem(Reason.RUNNING, "the pods' last words are on their way")
 
 

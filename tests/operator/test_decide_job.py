@@ -84,14 +84,14 @@ def test_a_rank_0_that_answers_no_more_is_told(training, make):
     progress = Progress(step=5, steps=100, percent=5, loss="0.2")
     report = Report(phase=Phase.TRAINING, progress=progress)
     uid, now = training.view.train_pods[0]["metadata"]["uid"], training.view.now
-    training.step(report=report, answered=(uid, now - timedelta(seconds=19)))
-    decision = training.step(report=report, answered=(uid, now - timedelta(seconds=20)))
+    training.step(report=report, answered=(uid, now - timedelta(seconds=17)))
+    decision = training.step(report=report, answered=(uid, now - timedelta(seconds=18)))
     assert failed(decision) == ("False", Reason.UNRESPONSIVE)
     assert [told.reason for told in decision.told] == [Reason.UNRESPONSIVE]
     assert decision.status["progress"]["step"] == 5
     assert decision.again == POLL
     # Not written again while nothing else is known, and over with the next answer.
-    assert training.step(report=report, answered=(uid, now - timedelta(seconds=20))).status is None
+    assert training.step(report=report, answered=(uid, now - timedelta(seconds=18))).status is None
     assert failed(training.step(report=report, answered=(uid, now))) == ("False", Reason.RUNNING)
 
 
