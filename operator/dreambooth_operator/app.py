@@ -24,6 +24,7 @@ from dreambooth_operator.handlers import Handlers
 from dreambooth_operator.health import TICK, Health
 from dreambooth_operator.keys import Keys
 from dreambooth_operator.lease import Lease
+from dreambooth_operator.nodes import Nodes
 from dreambooth_operator.queue import WorkQueue
 from dreambooth_operator.reconcile import Reconciler
 from dreambooth_operator.reflector import Reflector
@@ -48,6 +49,7 @@ class Operator:
             for namespace in settings.namespaces or ("",)
             for kind in (*OWN_KINDS, *CHILD_KINDS, POD)
         ]
+        self._nodes = Nodes(cluster)
         self._keys = Keys(cluster, self.caches)
         self.table = Table(self.caches, self._keys.known, lambda: self._keys.version, self._gateways)
         self._queue: WorkQueue[Key] | None = None
@@ -65,6 +67,8 @@ class Operator:
             group.create_task(self._tick())
             for reflector in self.reflectors:
                 group.create_task(reflector.run(), name=f"reflector of {reflector.kind} {reflector.namespace}")
+            if self._settings.watch_nodes:
+                group.create_task(self._nodes.reflector.run(), name="reflector of the nodes' Leases")
             group.create_task(self._lead_when_elected())
 
     async def _lead_when_elected(self) -> None:
@@ -89,8 +93,9 @@ class Operator:
             await asyncio.wait([keeping, synced], return_when=asyncio.FIRST_COMPLETED)
             if not keeping.done():
                 queue = self._queue = WorkQueue(lambda key, delay: metrics.QUEUE_DELAY.labels(key.kind).observe(delay))
-                reconciler = Reconciler(self._cluster, self.caches, self._settings, queue, self._session, self._keys)
-                self._reconciler = reconciler
+                self._reconciler = Reconciler(
+                    self._cluster, self.caches, self._settings, queue, self._session, self._keys, self._nodes
+                )
                 for key in self._handlers.everything():
                     queue.add(key)
                 metrics.LEADER.set(1)

@@ -40,8 +40,10 @@ def slim(body: Mapping[str, Any]) -> Body:
 def slim_pod(body: Mapping[str, Any]) -> Body:
     """A pod as far as causes and progress need it."""
     status = body.get("status") or {}
+    node = (body.get("spec") or {}).get("nodeName")
     return {
         "metadata": {key: body["metadata"][key] for key in _POD_METADATA if key in body["metadata"]},
+        "spec": {"nodeName": node} if node else {},
         "status": {key: status[key] for key in _POD_STATUS if key in status},
     }
 

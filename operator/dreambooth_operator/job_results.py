@@ -142,17 +142,32 @@ def obstacle(view: JobView, pods: tuple[Body, ...]) -> Problem | None:
     return causes.failure(failed)
 
 
+def node(pod: Body) -> str:
+    """The node that a pod is on; empty before it has one."""
+    return pod.get("spec", {}).get("nodeName") or ""
+
+
+def silent_node(view: JobView, pods: tuple[Body, ...]) -> Problem | None:
+    """That the kubelet of a running pod's node has missed its heartbeats. Its pods may well go on, and nobody looks
+    after them."""
+    for pod in filter(causes.running, pods):
+        heartbeat = view.heartbeats.get(node(pod))
+        if heartbeat and heartbeat.silent >= heartbeat.allowed:
+            where = f"pod {pod['metadata']['name']}: its node {node(pod)} has not been heard of"
+            message = f"{where} for {heartbeat.allowed:.0f} s: the kubelet has stopped, or the node is gone"
+            return Problem(Reason.NODE_LOST, f"{message}; the pod is replaced once the cluster evicts it")
+    return None
+
+
 def silence(view: JobView, pods: tuple[Body, ...]) -> Problem | None:
-    """That rank 0 answered before and does not any more. Its node's controller takes longer to say that a node is
-    lost (50 s by default), and says nothing of a network or a process that hangs."""
+    """That rank 0 answered before and does not any more: of a network or a process that hangs nobody else speaks."""
     uid, when = view.answered or ("", view.now)
     leader = next((pod for pod in pods if pod["metadata"]["uid"] == uid and causes.running(pod)), None)
     if leader is None or (view.now - when).total_seconds() < SILENCE:
         return None
-    name, node = leader["metadata"]["name"], leader.get("spec", {}).get("nodeName", "")
-    message = (
-        f"pod {name} has not answered since {clock.text(when)}: its node {node}, or the network to it, may be gone"
-    )
+    name = leader["metadata"]["name"]
+    message = f"pod {name} has not answered since {clock.text(when)}: its node {node(leader)} may be gone"
+    message = f"{message}, or the network to it"
     return Problem(Reason.UNRESPONSIVE, f"{message}, or the training hangs (kubectl logs {name})")
 
 
@@ -166,6 +181,9 @@ def pause(view: JobView, spec: DreamBoothJobSpec, poll: float) -> float:
     calm = jobs and not any(_lacks(view, job) for job in jobs)
     if not calm or any(causes.started(pod) or causes.leaving(pod) for pod in pods if not over_and_done(pod)):
         left.append(poll)
+    # A node's silence is told when it is due, not at the asking after.
+    beats = view.heartbeats.values()
+    left += (beat.allowed - beat.silent for beat in beats if beat.silent < beat.allowed)
     return max(1.0, min(left))
 
 

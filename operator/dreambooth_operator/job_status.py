@@ -27,7 +27,8 @@ def running(
             "restarts": job_results.restarts(view, old),
         }
     )
-    problem = job_results.obstacle(view, pods) or job_results.silence(view, pods)
+    looks = (job_results.obstacle, job_results.silent_node, job_results.silence)
+    problem = next(filter(None, (look(view, pods) for look in looks)), None)
     if problem is None and report and report.warning:
         problem = Problem(report.warning_reason, report.warning)
     return _summary(view, new, phase, problem)

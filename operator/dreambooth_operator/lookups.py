@@ -18,6 +18,7 @@ from dreambooth_operator.cluster import Cluster
 from dreambooth_operator.decide_job import POLL
 from dreambooth_operator.keys import Keys
 from dreambooth_operator.memory import Memory
+from dreambooth_operator.nodes import Nodes
 from dreambooth_operator.settings import Settings
 from dreambooth_operator.views import JobView, ModelView, PoolView, Problem
 
@@ -26,15 +27,23 @@ class Lookups:
     """Completes views."""
 
     def __init__(
-        self, cluster: Cluster, caches: Caches, settings: Settings, session: aiohttp.ClientSession, keys: Keys
+        self,
+        cluster: Cluster,
+        caches: Caches,
+        settings: Settings,
+        session: aiohttp.ClientSession,
+        keys: Keys,
+        nodes: Nodes,
     ) -> None:
         self._cluster, self._caches, self._settings = cluster, caches, settings
-        self._session, self._keys = session, keys
+        self._session, self._keys, self._nodes = session, keys, nodes
 
     async def of_job(self, view: JobView, memory: Memory) -> JobView:
-        """With what is missing, what the trainer says, and why pods are not let be made. Raises ApiFault."""
+        """With what is missing, what the trainer and its nodes say, and why pods are not let be made. Raises
+        ApiFault."""
         view = replace(view, missing=await self._missing_for_job(view), report=await self._report(view, memory))
-        view = replace(view, answered=memory.answered)
+        nodes = {job_results.node(pod) for pod in (*view.prepare_pods, *view.train_pods) if causes.running(pod)}
+        view = replace(view, answered=memory.answered, heartbeats=self._nodes.of(nodes))
         return replace(view, complaint=await inputs.complaint(self._cluster, view))
 
     async def of_model(self, view: ModelView, memory: Memory) -> ModelView:

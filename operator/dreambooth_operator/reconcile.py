@@ -20,6 +20,7 @@ from dreambooth_operator.fence import NotLeading
 from dreambooth_operator.keys import Keys
 from dreambooth_operator.lookups import Lookups
 from dreambooth_operator.memory import Memories, Memory
+from dreambooth_operator.nodes import Nodes
 from dreambooth_operator.observe import observe_job, observe_model, observe_pool
 from dreambooth_operator.queue import WorkQueue
 from dreambooth_operator.settings import Settings
@@ -45,10 +46,12 @@ class Reconciler:
         queue: WorkQueue[Key],
         session: aiohttp.ClientSession,
         keys: Keys | None = None,
+        nodes: Nodes | None = None,
     ) -> None:
-        """`keys`: what gateways are told of API keys, too."""
+        """`keys`: what gateways are told of API keys, too; `nodes`: whose heartbeats are watched."""
         self._cluster, self._caches, self._settings, self._queue = cluster, caches, settings, queue
-        self._lookups = Lookups(cluster, caches, settings, session, keys or Keys(cluster, caches))
+        keys, nodes = keys or Keys(cluster, caches), nodes or Nodes(cluster)
+        self._lookups = Lookups(cluster, caches, settings, session, keys, nodes)
         self._children = Children(cluster)
         self._memories = Memories()
         self._kinds = {names.JOB_KIND: self._job, names.MODEL_KIND: self._model, names.POOL_KIND: self._pool}

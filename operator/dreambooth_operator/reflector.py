@@ -10,10 +10,10 @@ import logging
 import random
 import time
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from dreambooth_operator import metrics
 from dreambooth_operator.cluster import RESOURCES, ApiFault, Cluster
-from dreambooth_operator.handlers import Handlers
 from dreambooth_operator.views import Body
 
 # A watch that says nothing for so long is opened anew from where it was: that costs one request, seconds.
@@ -26,18 +26,33 @@ GONE = 410
 logger = logging.getLogger(__name__)
 
 
+class Sink(Protocol):
+    """Where objects go."""
+
+    def changed(self, kind: str, body: Body, /) -> None:
+        """An object was seen, perhaps not for the first time."""
+
+    def gone(self, kind: str, namespace: str, name: str, uid: str = "", /) -> None:
+        """An object is gone, unless another one (`uid`) has its name by now."""
+
+    def replace(self, kind: str, namespace: str, present: set[tuple[str, str]], /) -> None:
+        """A list was complete: whatever it did not hold (of a namespace, or "" for all) is gone."""
+
+
 @dataclass
 class Reflector:
     """One kind, in one namespace or ("") in all."""
 
     cluster: Cluster
-    handlers: Handlers
+    sink: Sink
     kind: str
     namespace: str
     selector: str
     silence: float = SILENCE
     # When the API server last said anything about this kind, on the monotonic clock.
     heard: float = field(default_factory=time.monotonic)
+    # When it last failed to list or to watch, on the same clock.
+    broken: float = float("-inf")
     synced: asyncio.Event = field(default_factory=asyncio.Event)
     _version: str = ""
 
@@ -58,8 +73,9 @@ class Reflector:
                 await self._failed(e, failures)
 
     async def _failed(self, fault: ApiFault, failures: int) -> None:
+        self.broken = time.monotonic()
         if fault.status:
-            self.heard = time.monotonic()
+            self.heard = self.broken
         if fault.status == GONE:
             self._version = ""
         metrics.WATCH_ERRORS.labels(self.kind, str(fault.status)).inc()
@@ -80,13 +96,13 @@ class Reflector:
                 # The items of a list of Kubernetes' own kinds do not say what they are.
                 body |= {"apiVersion": RESOURCES[self.kind].api_version, "kind": self.kind}
                 present.add((body["metadata"]["namespace"], body["metadata"]["name"]))
-                self.handlers.changed(self.kind, body)
+                self.sink.changed(self.kind, body)
             version, token = page["metadata"]["resourceVersion"], page["metadata"].get("continue") or ""
             # A page is hundreds of objects; others have work, too.
             await asyncio.sleep(0)
             if not token:
                 break
-        self.handlers.replace(self.kind, self.namespace, present)
+        self.sink.replace(self.kind, self.namespace, present)
         self._version = version
 
     async def _watch(self) -> None:
@@ -103,7 +119,7 @@ class Reflector:
             raise ApiFault(int(body.get("code") or 0), str(body.get("message") or "the watch failed"))
         metadata = body["metadata"]
         if change == "DELETED":
-            self.handlers.gone(self.kind, metadata["namespace"], metadata["name"], metadata.get("uid", ""))
+            self.sink.gone(self.kind, metadata["namespace"], metadata["name"], metadata.get("uid", ""))
         elif change in ("ADDED", "MODIFIED"):
-            self.handlers.changed(self.kind, body)
+            self.sink.changed(self.kind, body)
         self._version = metadata["resourceVersion"]

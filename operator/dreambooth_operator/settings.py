@@ -21,6 +21,8 @@ class Settings:
     pull_policy: str = "IfNotPresent"
     # Empty: every namespace of the cluster.
     namespaces: tuple[str, ...] = ()
+    # Nodes' heartbeats are the whole cluster's: Roles in some namespaces do not show them.
+    watch_nodes: bool = False
     # Where people reach MLflow, for the links in a status; empty: what the trainer says.
     mlflow_url: str = ""
     # What pods' overrides may ask for beyond their namespace: words of `allowances`.
@@ -54,11 +56,13 @@ def from_env(env: Mapping[str, str]) -> Settings:
             raise MissingSetting(f"the environment variable {name} must be set")
         return env[name]
 
+    namespaces = _words(env.get("DREAMBOOTH_NAMESPACES", ""))
     return Settings(
         trainer_image=required(names.ENV_IMAGE),
         server_image=required("DREAMBOOTH_SERVER_IMAGE"),
         pull_policy=env.get("DREAMBOOTH_IMAGE_PULL_POLICY") or "IfNotPresent",
-        namespaces=_words(env.get("DREAMBOOTH_NAMESPACES", "")),
+        namespaces=namespaces,
+        watch_nodes=not namespaces,
         pod_allowances=frozenset(_words(env.get("DREAMBOOTH_POD_ALLOWANCES", ""))),
         mlflow_url=env.get("DREAMBOOTH_MLFLOW_URL", "").rstrip("/"),
         cached_namespaces=frozenset(_words(env.get("DREAMBOOTH_CACHED_NAMESPACES", ""))),

@@ -39,6 +39,13 @@ class Problem(NamedTuple):
     message: str
 
 
+class Heartbeat(NamedTuple):
+    """For how many seconds a node's kubelet has not been heard of, and for how many it may be silent."""
+
+    silent: float
+    allowed: float
+
+
 class Told(NamedTuple):
     """An event about an object."""
 
@@ -101,6 +108,8 @@ class JobView(View):
     report: Report | None = None
     # Which pod, by its uid, gave that report, and when.
     answered: tuple[str, datetime] | None = None
+    # Of the nodes on which its pods run, as far as they are watched.
+    heartbeats: dict[str, Heartbeat] = field(default_factory=dict)
     # What was said of a Job whose pods are not let be made.
     complaint: str | None = None
     # Training pods that were seen to take another one's place, since the job began.

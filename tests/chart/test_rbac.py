@@ -48,6 +48,11 @@ def test_the_operator_has_exactly_what_it_needs(render):
     assert _roles(render(), "ClusterRole")["", "dreambooth-operator"] == EXPECTED
 
 
+def test_the_operator_sees_the_nodes_heartbeats_and_nothing_else_of_nodes(render):
+    role = _roles(render(), "Role")["kube-node-lease", "dreambooth-operator-nodes"]
+    assert role == {"coordination.k8s.io/leases": {"list", "watch"}}
+
+
 def test_with_namespaces_the_operator_has_nothing_cluster_wide(render):
     manifests = render(*VARIANTS["namespaced"])
     roles = _roles(manifests, "Role")

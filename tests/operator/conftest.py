@@ -85,7 +85,7 @@ class Make:
             "status": {"conditions": found, "startTime": self.ago(age)},
         }
 
-    def pod(self, name="robot-train-0-x", index=0, phase="Running", age=5, **container_state):
+    def pod(self, name="robot-train-0-x", index=0, phase="Running", age=5, node=None, **container_state):
         """A pod; `container_state` is one of running, waiting, terminated."""
         state = container_state or {"running": {}}
         return {
@@ -97,6 +97,7 @@ class Make:
                 "annotations": {"batch.kubernetes.io/job-completion-index": str(index)},
                 "labels": {},
             },
+            "spec": {"nodeName": node} if node else {},
             "status": {"phase": phase, "podIP": "10.0.0.1", "containerStatuses": [{"state": state}]},
         }
 

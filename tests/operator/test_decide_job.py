@@ -11,7 +11,7 @@ from dreambooth_api.reasons import Phase, Reason
 from dreambooth_api.result import Report, dump_result
 from dreambooth_operator import manifests_job
 from dreambooth_operator.decide_job import POLL, decide_job
-from dreambooth_operator.views import NOTHING, ChildRef
+from dreambooth_operator.views import NOTHING, ChildRef, Heartbeat
 from tests.operator.life import TRAINED, condition, failed, kinds
 
 
@@ -102,6 +102,31 @@ def test_nothing_is_said_of_a_rank_0_that_never_answered_or_of_one_that_is_gone(
     other = make.pod("robot-train-1-x", index=1)
     decision = training.step(train_pods=(make.ended(77), other), answered=("robot-train-0-x-uid", long_ago))
     assert failed(decision)[1] != Reason.UNRESPONSIVE
+
+
+def test_a_node_that_is_silent_is_told_when_it_is_due(training, make):
+    pods = tuple(make.pod(f"robot-train-{index}-x", index=index, node=f"node-{index}") for index in (0, 1))
+    beats = {"node-0": Heartbeat(3.0, 25.0), "node-1": Heartbeat(21.0, 25.0)}
+    decision = training.step(train_pods=pods, heartbeats=beats)
+    assert (decision.told, decision.again) == ((), 4.0)
+    beats["node-1"] = Heartbeat(25.0, 25.0)
+    decision = training.step(train_pods=pods, heartbeats=beats)
+    assert failed(decision) == ("False", Reason.NODE_LOST)
+    assert "node-1" in condition(decision, "Failed")["message"]
+    assert [told.reason for told in decision.told] == [Reason.NODE_LOST]
+    assert decision.again == POLL
+    # Longer of the same is nothing new, and over with the next heartbeat.
+    beats["node-1"] = Heartbeat(35.0, 25.0)
+    assert training.step(train_pods=pods, heartbeats=beats).status is None
+    beats["node-1"] = Heartbeat(1.0, 25.0)
+    assert failed(training.step(train_pods=pods, heartbeats=beats)) == ("False", Reason.RUNNING)
+
+
+def test_of_the_node_of_a_pod_that_has_ended_nothing_is_said(training, make):
+    ended = make.ended(0, name="robot-train-1-x", index=1, node="node-1")
+    pods = (make.pod("robot-train-0-x", node="node-0"), ended)
+    beats = {"node-0": Heartbeat(3.0, 25.0), "node-1": Heartbeat(60.0, 25.0)}
+    assert training.step(train_pods=pods, heartbeats=beats).told == ()
 
 
 def test_a_warning_of_the_trainer_is_told(training):

@@ -93,8 +93,9 @@ def test_before_the_watches_the_caches_are_empty():
 def test_caches_hold_no_managed_fields_and_of_pods_only_what_is_read(make):
     body = make.job(managedFields=[{"big": 1}])
     assert "managedFields" not in slim(body)["metadata"]
-    pod = make.pod() | {"spec": {"containers": []}}
-    assert set(slim_pod(pod)) == {"metadata", "status"}
+    pod = make.pod() | {"spec": {"containers": [], "nodeName": "node-7"}}
+    assert set(slim_pod(pod)) == {"metadata", "spec", "status"}
+    assert slim_pod(pod)["spec"] == {"nodeName": "node-7"}
 
 
 def test_a_job_made_anew_has_a_memory_of_its_own():

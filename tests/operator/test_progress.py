@@ -13,7 +13,7 @@ from dreambooth_api import names
 from dreambooth_api.job import Progress
 from dreambooth_api.reasons import Phase
 from dreambooth_api.result import Report
-from dreambooth_operator import clock, decide_job, job_results, lookups, reconcile
+from dreambooth_operator import clock, decide_job, job_results, lookups, nodes, reconcile
 from tests.operator.stage import apiserver, trainer, world
 from tests.operator.stage.api import Api
 from tests.operator.stage.driver import Driver
@@ -101,6 +101,59 @@ async def test_a_rank_0_that_falls_silent_is_told_until_it_answers_again(server,
                     await asyncio.sleep(0.2)
         driver.held.clear()
         await world.finished(api, "silence", "robot")
+
+
+async def test_a_node_whose_kubelet_stops_is_told_until_it_is_heard_of_again(server, monkeypatch):
+    """The pods run, and nobody says anything of them: as a training that goes on where only the kubelet has died."""
+    monkeypatch.setattr(lookups, "POLL", 1.0)
+    monkeypatch.setattr(decide_job, "POLL", 1.0)
+    train = ("kubelet", "robot-train")
+    async with (
+        Api.of(server) as api,
+        Driver.at_work(api) as driver,
+        world.operating(server.url, "kubelet", watch_nodes=True),
+    ):
+        await api.namespace("kubelet")
+        driver.held.add(train)
+        driver.hosts[train] = "node-7"
+        kubelet = asyncio.create_task(beating(api, "node-7"))
+        await api.create(api.path("dreamboothjobs", "kubelet"), world.job("robot"))
+        await until_reason(api, "kubelet", "Running", phase="Training")
+        kubelet.cancel()
+        await until_reason(api, "kubelet", "NodeLost")
+        found = next(c for c in (await status(api, "kubelet"))["conditions"] if c["type"] == "Failed")
+        assert "node-7" in found["message"]
+        kubelet = asyncio.create_task(beating(api, "node-7"))
+        await until_reason(api, "kubelet", "Running")
+        # A kubelet that is heard of stays so.
+        async with asyncio.timeout(30):
+            for _ in range(12):
+                await asyncio.sleep(0.5)
+                assert (await step_and_reason(api, "kubelet"))[1] == "Running"
+        driver.held.clear()
+        await world.finished(api, "kubelet", "robot")
+        kubelet.cancel()
+
+
+async def beating(api: Api, node: str) -> None:
+    """A kubelet's heartbeats: of its Lease of eight seconds, each two."""
+    if not await api.get("leases", nodes.NAMESPACE, node):
+        spec = {"holderIdentity": node, "leaseDurationSeconds": 8}
+        await api.create(api.path("leases", nodes.NAMESPACE), {"metadata": {"name": node}, "spec": spec})
+    while True:
+        renewed = {"spec": {"renewTime": datetime.now(UTC).isoformat(timespec="microseconds")}}
+        await api.patch(api.path("leases", nodes.NAMESPACE, node), renewed)
+        await asyncio.sleep(2)
+
+
+async def until_reason(api: Api, namespace: str, reason: str, phase: str = "Training") -> None:
+    """Wait until the job is in a phase and its condition Failed has the reason."""
+    async with asyncio.timeout(40):
+        while True:
+            found = (await status(api, namespace)).get("phase"), (await step_and_reason(api, namespace))[1]
+            if found == (phase, reason):
+                return
+            await asyncio.sleep(0.2)
 
 
 async def step_and_reason(api: Api, namespace: str) -> tuple[int | None, str | None]:

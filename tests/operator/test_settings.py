@@ -10,11 +10,13 @@ IMAGES = {"DREAMBOOTH_TRAINER_IMAGE": "t", "DREAMBOOTH_SERVER_IMAGE": "s"}
 def test_defaults():
     settings = from_env(IMAGES)
     assert (settings.namespaces, settings.pull_policy, settings.health_port) == ((), "IfNotPresent", 8080)
+    assert settings.watch_nodes
 
 
 def test_namespaces_and_url():
     env = IMAGES | {"DREAMBOOTH_NAMESPACES": " a, b,", "DREAMBOOTH_MLFLOW_URL": "http://m/"}
     assert (from_env(env).namespaces, from_env(env).mlflow_url) == (("a", "b"), "http://m")
+    assert not from_env(env).watch_nodes
 
 
 def test_the_gateway():

@@ -24,6 +24,7 @@ KINDS = {
     "pods": "/api/v1",
     "secrets": "/api/v1",
     "events": "/api/v1",
+    "leases": "/apis/coordination.k8s.io/v1",
 }
 
 

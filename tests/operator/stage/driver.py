@@ -36,9 +36,11 @@ class Driver:
 
     def __init__(self, api: Api, seconds: float = 0.0, nodes: bool = True) -> None:
         self._api, self._seconds, self._nodes = api, seconds, nodes
-        # Jobs by (namespace, name) whose pods run until they are taken out of here, and rank 0's address in some.
+        # Jobs by (namespace, name) whose pods run until they are taken out of here; of some, rank 0's address and the
+        # node of all their pods.
         self.held: set[tuple[str, str]] = set()
         self.addresses: dict[tuple[str, str], str] = {}
+        self.hosts: dict[tuple[str, str], str] = {}
         self._busy: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         # How many Jobs of a name were ever started, by (namespace, name).
@@ -112,8 +114,9 @@ class Driver:
                 "annotations": {**template["metadata"].get("annotations", {}), INDEX: str(index)},
                 "ownerReferences": [owner],
             },
-            "spec": {"restartPolicy": "Never", "containers": [{"name": c["name"], "image": c["image"]}
-                                                             for c in template["spec"]["containers"]]},
+            "spec": {"nodeName": self.hosts.get((metadata["namespace"], metadata["name"]), ""),
+                     "restartPolicy": "Never", "containers": [{"name": c["name"], "image": c["image"]}
+                                    for c in template["spec"]["containers"]]},
         }  # fmt: skip
         return await self._api.create(self._api.path("pods", metadata["namespace"]), body)
 
