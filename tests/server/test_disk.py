@@ -1,12 +1,14 @@
 """Room on a disk that several processes share."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -71,9 +73,16 @@ def test_what_was_used_longest_ago_goes_until_there_is_room(tmp_path: Path) -> N
 
 def test_where_nothing_was_kept_there_is_nothing_to_do(tmp_path: Path) -> None:
     make_room(tmp_path / "none", 10**18)
+    assert not (tmp_path / "none").exists()
+
+
+def test_part_of_the_disk_is_left_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept(tmp_path, "models/one", age=4000)
-    make_room(tmp_path, 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=1000, free=300))
+    make_room(tmp_path, 150)
     assert names(tmp_path) == {"models/one"}
+    make_room(tmp_path, 151)
+    assert names(tmp_path) == set()
 
 
 def test_what_another_process_uses_stays_as_long_as_that_lives(tmp_path: Path, other: "subprocess.Popen[str]") -> None:

@@ -78,8 +78,13 @@ class Proxy:
         timeout = aiohttp.ClientTimeout(total=None)
         connector = aiohttp.TCPConnector(ssl=False, limit=0)
         async with aiohttp.ClientSession(server.url, timeout=timeout, connector=connector, read_bufsize=2**21) as up:
+            handlers: set[asyncio.Task[Any]] = set()
 
             async def handle(request: web.Request) -> web.StreamResponse:
+                # Those whose client has gone go on, as an API server's do; aiohttp's end does not wait for them.
+                if task := asyncio.current_task():
+                    handlers.add(task)
+                    task.add_done_callback(handlers.discard)
                 return await self._handle(request, up)
 
             app = web.Application(client_max_size=2**22)
@@ -92,6 +97,9 @@ class Proxy:
             try:
                 yield self
             finally:
+                for task in handlers:
+                    task.cancel()
+                await asyncio.gather(*handlers, return_exceptions=True)
                 await runner.cleanup()
 
     async def _handle(self, request: web.Request, up: aiohttp.ClientSession) -> web.StreamResponse:
