@@ -166,9 +166,9 @@ def silence(view: JobView, pods: tuple[Body, ...]) -> Problem | None:
     if leader is None or (view.now - when).total_seconds() < SILENCE:
         return None
     name = leader["metadata"]["name"]
-    message = f"pod {name} has not answered since {clock.text(when)}: its node {node(leader)} may be gone"
-    message = f"{message}, or the network to it"
-    return Problem(Reason.UNRESPONSIVE, f"{message}, or the training hangs (kubectl logs {name})")
+    silent = f"pod {name} has not answered since {clock.text(when)}"
+    why = f"its node {node(leader)} or the network to it may be gone, or the training hangs (kubectl logs {name})"
+    return Problem(Reason.UNRESPONSIVE, f"{silent}: {why}")
 
 
 def pause(view: JobView, spec: DreamBoothJobSpec, poll: float) -> float:

@@ -275,18 +275,19 @@ def s3_store(
     region: str | None = None,
     ca: Path | None = None,
     patience: float = 300.0,
-    timeout: float = 15.0,
+    timeout: float = 10.0,
 ) -> S3Store:
     """The store in `bucket` of the server at `endpoint` (a URL); `ca`: a file with the server's authority.
 
-    `timeout`: how long one answer is waited for, seconds; `patience`: how long an operation is tried, seconds.
+    `timeout`: how long a connection, and each piece of an answer, is waited for, seconds; `patience`: how long an
+    operation is tried, seconds.
     """
     import urllib3
     from minio import Minio
 
     scheme, _, host = endpoint.rpartition("://")
     http = urllib3.PoolManager(
-        timeout=urllib3.Timeout(connect=min(10.0, timeout), read=timeout),
+        timeout=timeout,
         retries=False,  # `patiently` retries, and says so.
         maxsize=8,
         cert_reqs="CERT_REQUIRED",
