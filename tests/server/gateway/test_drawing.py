@@ -52,7 +52,6 @@ async def test_a_burst_at_a_subject_asleep_is_held_until_its_first_replica(
     asking = [asyncio.create_task(ask(client)) for _ in range(200)]
     while not any(report["loads"]["demo/rex"]["waiting"] for report in stage.operator.reports if report["loads"]):
         await asyncio.sleep(0.005)
-    assert time.monotonic() - began < 3
     await asyncio.sleep(max(0.0, 1 - (time.monotonic() - began)))
     replica = await stage.replica("rex-1")
     replica.seconds = 0.01
@@ -176,10 +175,9 @@ async def test_subjects_that_wait_for_one_pool_take_turns(stage: Stage, client: 
     many = [asyncio.create_task(ask(client, "/demo/many/v1/images/generations")) for _ in range(20)]
     while replica.active < 2:
         await asyncio.sleep(0.005)
-    began = time.monotonic()
     await ask(client, "/demo/few/v1/images/generations")
-    assert time.monotonic() - began < 0.3
-    assert not all(task.done() for task in many)
+    # In the order in which they came, all of the others would have been first.
+    assert sum(task.done() for task in many) < 10
     await asyncio.gather(*many)
 
 
