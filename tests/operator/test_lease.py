@@ -67,11 +67,11 @@ async def test_a_lease_given_back_is_taken_at_once():
 
 async def test_after_a_kill_the_lease_must_be_seen_to_expire():
     leases = Leases()
-    first, second = replica(leases, "a", duration=1), replica(leases, "b", duration=1)
+    first, second = replica(leases, "a"), replica(leases, "b")
     await first.acquire()
     begun = time.monotonic()
-    await asyncio.wait_for(second.acquire(), 60)
-    assert time.monotonic() - begun >= 1.0
+    await second.acquire()
+    assert 3 <= time.monotonic() - begun < 6
 
 
 async def test_who_cannot_renew_stops_before_another_may_begin():
@@ -81,7 +81,7 @@ async def test_who_cannot_renew_stops_before_another_may_begin():
     begun = time.monotonic()
     leases.down = True
     await first.keep()
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 3 - 0.5
     with pytest.raises(NotLeading):
         first.fence.budget(1)
 

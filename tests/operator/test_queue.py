@@ -94,7 +94,7 @@ async def test_of_several_delays_the_earliest_counts():
     async with working(queue, reconcile):
         queue.add("a", after=60)
         queue.add("a", after=0.05)
-        queue.add("a", after=0.3)
+        queue.add("a", after=60)
         await until(lambda: done)
         await asyncio.sleep(0.5)
     assert len(done) == 1

@@ -102,7 +102,8 @@ def test_a_server_that_does_not_answer(free_port, capsys: pytest.CaptureFixture)
     began = time.monotonic()
     with pytest.raises(StoreUnavailable, match="did not answer"):
         store.read("key")
-    assert time.monotonic() - began > 1
+    # Its own patience, not the default's five minutes.
+    assert 1 < time.monotonic() - began < 60
     assert "trying again" in capsys.readouterr().out
 
 

@@ -50,8 +50,9 @@ async def test_a_burst_at_a_subject_asleep_is_held_until_its_first_replica(
     await stage.tell([route("rex", target())], {REX: []})
     began = time.monotonic()
     asking = [asyncio.create_task(ask(client)) for _ in range(200)]
-    while not any(report["loads"]["demo/rex"]["waiting"] for report in stage.operator.reports if report["loads"]):
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(30):
+        while not any(report["loads"]["demo/rex"]["waiting"] for report in stage.operator.reports if report["loads"]):
+            await asyncio.sleep(0.005)
     await asyncio.sleep(max(0.0, 1 - (time.monotonic() - began)))
     replica = await stage.replica("rex-1")
     replica.seconds = 0.01
