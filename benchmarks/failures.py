@@ -12,7 +12,6 @@ import copy
 import json
 import os
 import platform
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,8 +29,7 @@ from dreambooth_api import names  # noqa: E402
 from dreambooth_demo.kube import Kube  # noqa: E402
 from dreambooth_demo.platform import NAMESPACE as PLATFORM  # noqa: E402
 from dreambooth_demo.platform import RELEASE, namespace_manifest  # noqa: E402
-from dreambooth_local.places import places  # noqa: E402
-from dreambooth_local.processes import Daemons  # noqa: E402
+from tests.cluster.stopping import kubelet, stopped  # noqa: E402
 from tests.cluster.test_operator_lifecycle import STAND_IN, job  # noqa: E402
 
 SPACE = "benchmark-failures"
@@ -177,7 +175,7 @@ def running(stage: Stage, example: Body) -> Iterator[tuple[str, str, float]]:
     yield "eviction", "Preempted", told(stage, name, "Preempted", evict)
     stage.training(name)
     # As of a node that stands still: nothing in the pod runs, and what asks it gets no answer.
-    with stopped(processes_of(stage.pods(name)[0])):
+    with stopped(*processes_of(stage.pods(name)[0])):
         yield "rank 0 frozen", "Unresponsive", told(stage, name, "Unresponsive", lambda: None)
     until(lambda: stage.reason(name) == "Running")
     for server, reason in (("mlflow", "TrackingUnavailable"), ("minio", "StoreUnavailable")):
@@ -194,22 +192,10 @@ def away(kube: Kube, server: str) -> Iterator[None]:
     # Its data is on a volume of its pod in the demo: the process is stopped, not deleted.
     pods = kube.list("pods", "-n", PLATFORM, "-l", f"app.kubernetes.io/component={server}")
     try:
-        with stopped([p for pod in pods for p in processes_of(pod)]):
+        with stopped(*(process for pod in pods for process in processes_of(pod))):
             yield
     finally:
         kube.kubectl("rollout", "status", "-n", PLATFORM, name, "--timeout=120s")
-
-
-@contextlib.contextmanager
-def stopped(processes: list[int]) -> Iterator[None]:
-    """Processes that do nothing for a while."""
-    for process in processes:
-        os.kill(process, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for process in processes:
-            os.kill(process, signal.SIGCONT)
 
 
 def processes_of(pod: Body) -> list[int]:
@@ -229,10 +215,10 @@ def lost(stage: Stage) -> Iterator[tuple[str, str, float]]:
     """The only node's kubelet falls silent."""
     stage.apply(job("lost", train="run"))
     stage.training("lost")
-    kubelet = Daemons(places(os.environ).state).pid("kubelet")
-    if kubelet is None:
+    silent = kubelet()
+    if silent is None:
         raise SystemExit("--node: there is no local cluster's kubelet to stop")
-    with stopped([kubelet]):
+    with stopped(silent):
         yield "kubelet silent", "NodeLost", told(stage, "lost", "NodeLost", lambda: None)
     until(lambda: stage.reason("lost") == "Running")
     stage.kubectl("delete", "dreamboothjob", "lost")

@@ -10,14 +10,15 @@ MAX_MESSAGE = 1024
 
 
 def event(kind: str, view: View, told: Told) -> dict:
-    """The event. Its name follows from its content: told again after a crash, it is the same event."""
+    """The event. Its name follows from its content: told again after a crash, it is the same event. Kubernetes keeps
+    whole seconds of an event; within one, kubectl shows events by their names, which begin with their place."""
     content = "\n".join((view.uid, told.reason, told.message, told.occasion))
     suffix = hashlib.sha256(content.encode()).hexdigest()[:16]
     moment = clock.text(view.now)
     return {
         "apiVersion": "v1",
         "kind": "Event",
-        "metadata": {"name": f"{view.name}.{suffix}", "namespace": view.namespace},
+        "metadata": {"name": f"{view.name}.{told.place:02}-{suffix}", "namespace": view.namespace},
         "involvedObject": {
             "apiVersion": names.API_VERSION,
             "kind": kind,

@@ -78,20 +78,20 @@ def job_events(old: DreamBoothJobStatus, new: DreamBoothJobStatus) -> tuple[Told
     """What happened to a job between two statuses, in order. Reason and phase make an event, not every new message."""
     told = []
     if new.phase and new.phase != old.phase and new.phase != Phase.FAILED:
-        told.append(_told("Normal", *_phase_words(new), new))
+        told.append(_told("Normal", *_phase_words(new), new, 0))
     failed, before = condition_of(new, ConditionType.FAILED), condition_of(old, ConditionType.FAILED)
     is_new = failed and (before is None or (before.status, before.reason) != (failed.status, failed.reason))
     if failed and is_new and failed.reason not in CALM:
-        told.append(_told("Warning", failed.reason, failed.message, new))
+        told.append(_told("Warning", failed.reason, failed.message, new, 1))
     if new.restarts > old.restarts:
-        told.append(_told("Warning", "Restarted", f"training pods replaced so far: {new.restarts}", new))
+        told.append(_told("Warning", "Restarted", f"training pods replaced so far: {new.restarts}", new, 2))
     return tuple(told)
 
 
 def serving_events(old: S, new: S) -> tuple[Told, ...]:
     """What happened to a model or a pool between two statuses."""
     told = []
-    for kind in (ConditionType.PROGRESSING, ConditionType.READY):
+    for place, kind in enumerate((ConditionType.PROGRESSING, ConditionType.READY)):
         now, before = condition_of(new, kind), condition_of(old, kind)
         if now is None or (before and (before.status, before.reason) == (now.status, now.reason)):
             continue
@@ -99,12 +99,15 @@ def serving_events(old: S, new: S) -> tuple[Told, ...]:
         if kind == ConditionType.PROGRESSING and now.status == "False" and not bad:
             continue  # `Ready` tells the good end.
         occasion = f"{kind}/{now.status}/{now.last_transition_time}"
-        told.append(Told("Warning" if bad else "Normal", now.reason, now.message, occasion))
+        told.append(Told("Warning" if bad else "Normal", now.reason, now.message, occasion, place))
     return tuple({(t.reason, t.message): t for t in told}.values())
 
 
-def _told(kind: EventType, reason: str, message: str, status: DreamBoothJobStatus) -> Told:
-    return Told(kind, reason, message, f"{status.phase}/{status.restarts}/{status.observed_generation}")
+def _told(kind: EventType, reason: str, message: str, status: DreamBoothJobStatus, nth: int) -> Told:
+    """An event of a job, the `nth` of three that one change of its status may tell."""
+    occasion = f"{status.phase}/{status.restarts}/{status.observed_generation}"
+    place = 3 * list(Phase).index(status.phase) + nth if status.phase else nth
+    return Told(kind, reason, message, occasion, place)
 
 
 def _phase_words(status: DreamBoothJobStatus) -> tuple[str, str]:

@@ -54,6 +54,8 @@ class Told(NamedTuple):
     message: str
     # Two tellings with the same occasion are one event.
     occasion: str
+    # The later, the higher, of what may be told of one object within a second.
+    place: int
 
 
 @dataclass(frozen=True)

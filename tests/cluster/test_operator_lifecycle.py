@@ -4,9 +4,6 @@ The pods run the real trainer image under Pod Security restricted; in the place 
 `stand_in_trainer.py`, which ends as a test tells it, in seconds.
 """
 
-import contextlib
-import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -15,8 +12,7 @@ import pytest
 
 from dreambooth_api import names
 from dreambooth_demo.platform import NAMESPACE, RELEASE
-from dreambooth_local.places import places
-from dreambooth_local.processes import Daemons
+from tests.cluster.stopping import kubelet, stopped
 from tests.cluster.waiting import SOON, wait
 from tests.operator.stage import world
 
@@ -257,28 +253,14 @@ def test_a_shared_model_says_that_its_pool_is_not_there(stage):
     assert "PoolNotFound" in told(stage, "shared")
 
 
-@pytest.fixture
-def stopped_kubelet(stage):
-    """Stops the local cluster's kubelet while a block lasts; not for so long that Kubernetes calls the node lost."""
-    pid = Daemons(places(os.environ).state).pid("kubelet") if stage.kube.local else None
-    if pid is None:
+def test_a_kubelet_that_stops_is_told_while_the_training_goes_on(stage):
+    silent = kubelet() if stage.kube.local else None
+    if silent is None:
         pytest.skip("only the local cluster's kubelet is the tests' to stop")
-
-    @contextlib.contextmanager
-    def stop():
-        os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(pid, signal.SIGCONT)
-
-    return stop
-
-
-def test_a_kubelet_that_stops_is_told_while_the_training_goes_on(stage, stopped_kubelet):
     stage.apply(job("lonely", train="run"))
     wait(lambda: status(stage, "lonely").get("progress", {}).get("step"))
-    with stopped_kubelet():
+    # Not for so long that Kubernetes calls the node lost.
+    with stopped(silent):
         wait(lambda: condition(stage, "lonely") == ("False", "NodeLost"), 40)
         (node,) = stage.kube.list("nodes")
         conditions = {c["type"]: c["status"] for c in node["status"]["conditions"]}

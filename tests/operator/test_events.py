@@ -7,7 +7,7 @@ from dreambooth_api import names
 from dreambooth_operator.events import event
 from dreambooth_operator.views import Told
 
-TOLD = Told("Warning", "OutOfMemory", "m", "Training/1/1")
+TOLD = Told("Warning", "OutOfMemory", "m", "Training/1/1", 7)
 
 
 def test_an_event_is_about_its_object(make):
@@ -27,6 +27,13 @@ def test_another_occasion_is_another_event(make):
     view = make.view(make.job())
     other = TOLD._replace(occasion="Training/2/1")
     assert event(names.JOB_KIND, view, TOLD)["metadata"] != event(names.JOB_KIND, view, other)["metadata"]
+
+
+def test_what_is_told_later_within_a_second_has_a_later_name(make):
+    view = make.view(make.job())
+    made = [event(names.JOB_KIND, view, TOLD._replace(message=f"message {n}", place=n)) for n in range(20)]
+    found = [body["metadata"]["name"] for body in made]
+    assert found == sorted(found)
 
 
 def test_a_name_with_the_longest_name_fits(make):

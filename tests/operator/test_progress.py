@@ -65,7 +65,8 @@ async def test_progress_is_fresh_and_written_once_in_ten_seconds_and_events_tell
         assert len(paced) == 3
         assert min(late - early for early, late in itertools.pairwise(paced)) >= 10
 
-        events = sorted(await api.list("events", NAMESPACE), key=lambda e: int(e["metadata"]["resourceVersion"]))
+        # As kubectl does; the API server lists by name.
+        events = sorted(await api.list("events", NAMESPACE), key=lambda e: e["lastTimestamp"])
         story = [(e["type"], e["reason"]) for e in events if e["involvedObject"]["name"] == "robot"
                  and e["involvedObject"]["kind"] == names.JOB_KIND]  # fmt: skip
         phases = ("Preparing", "Training", "Scoring", "Publishing", "Succeeded")
