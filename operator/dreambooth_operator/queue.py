@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable
+from functools import partial
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -65,7 +66,7 @@ class WorkQueue(Generic[K]):
 
     async def work(self, reconcile: Callable[[K], Awaitable[None]]) -> None:
         """Take keys and reconcile them until cancelled; what fails is tried again, ever later up to a minute, and not
-        before the `retry_after` seconds that its exception may carry."""
+        before the `retry_after` seconds that its exception may carry: one without is a bug, and is logged as such."""
         while True:
             key = await self._take()
             try:
@@ -73,17 +74,20 @@ class WorkQueue(Generic[K]):
                 self._failures.pop(key, None)
             # The edge: whatever went wrong with one object must not stop the others.
             except Exception as e:
-                self._failed(key, getattr(e, "retry_after", 0.0))
+                self._failed(key, e)
             finally:
                 self._running.pop(key, None)
                 if key in self._again:
                     self._again.discard(key)
                     self.add(key)
 
-    def _failed(self, key: K, least: float) -> None:
+    def _failed(self, key: K, fault: Exception) -> None:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
-        delay = max(least, min(FIRST_BACKOFF * 2 ** min(failures - 1, 10), LAST_BACKOFF))
-        logger.exception("%s: reconciling failed, again in %.1f s", key, delay)
+        pause = getattr(fault, "retry_after", None)
+        delay = max(pause or 0.0, min(FIRST_BACKOFF * 2 ** min(failures - 1, 10), LAST_BACKOFF))
+        # What says when to come again was expected: where it was raised tells nothing.
+        log = partial(logger.exception, exc_info=fault) if pause is None else logger.warning
+        log("%s: reconciling failed: %s; again in %.1f s", key, fault, delay)
         self._delay(key, delay)
 
     async def _take(self) -> K:

@@ -24,6 +24,9 @@ class Key(NamedTuple):
     namespace: str
     name: str
 
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}"
+
 
 class ChildRef(NamedTuple):
     """A child by kind and name."""

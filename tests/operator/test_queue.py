@@ -85,6 +85,26 @@ async def test_a_failure_is_tried_again_and_does_not_stop_the_others():
         await until(lambda: done == ["bad", "good", "bad"])
 
 
+async def test_only_a_bug_is_logged_with_where_it_was_raised(caplog):
+    queue = WorkQueue()
+
+    class Refused(Exception):
+        retry_after = 0.0
+
+    async def reconcile(key):
+        raise Refused("429: later") if key == "refused" else KeyError("a bug")
+
+    async with working(queue, reconcile, workers=1):
+        queue.add("refused")
+        queue.add("broken")
+        await until(lambda: len(caplog.records) == 2)
+    refused, broken = caplog.records
+    assert (refused.levelname, refused.exc_info) == ("WARNING", None)
+    assert refused.getMessage() == "refused: reconciling failed: 429: later; again in 0.5 s"
+    assert broken.levelname == "ERROR"
+    assert "raise Refused" in broken.exc_text
+
+
 async def test_of_several_delays_the_earliest_counts():
     queue, done = WorkQueue(), []
 
