@@ -457,4 +457,4 @@ class DreamBoothJob(ApiModel):
     )
 
     spec: DreamBoothJobSpec = Field(description="What is taught, how, where, and what becomes of it.")
-    status: DreamBoothJobStatus = Field(DreamBoothJobStatus(), description="What the operator saw.")
+    status: DreamBoothJobStatus = Field(default_factory=DreamBoothJobStatus, description="What the operator saw.")

@@ -83,4 +83,6 @@ class PersonalizedModel(ApiModel):
     """Serves one personalised subject at a URL of its own."""
 
     spec: PersonalizedModelSpec = Field(description="What is served, and how.")
-    status: PersonalizedModelStatus = Field(PersonalizedModelStatus(), description="What the operator saw.")
+    status: PersonalizedModelStatus = Field(
+        default_factory=PersonalizedModelStatus, description="What the operator saw."
+    )

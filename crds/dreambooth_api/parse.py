@@ -1,11 +1,11 @@
 """The door: a resource as a dict, or a file of a person, to a model, with errors that name the field."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from dreambooth_api import names
 from dreambooth_api.job import DreamBoothJob, DreamBoothJobSpec
@@ -27,7 +27,9 @@ def _validate(model: type[M], body: dict[str, Any]) -> M:
     # its value. Without the status: what another release wrote there must not hide the spec.
     wanted = {key: value for key, value in body.items() if key != "status"}
     try:
-        return model.model_validate_json(json.dumps(wanted, default=str), strict=True)
+        return model.model_validate_json(to_json(wanted, fallback=str), strict=True)
+    except PydanticSerializationError as e:
+        raise InvalidResource(str(e)) from e
     except ValidationError as e:
         faults = (f"{'.'.join(str(p) for p in fault['loc'])}: {fault['msg']}" for fault in e.errors())
         raise InvalidResource("\n".join(faults)) from e

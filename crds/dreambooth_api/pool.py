@@ -40,4 +40,4 @@ class ServingPool(ApiModel):
     """Serves all LoRA subjects of one base on the same replicas."""
 
     spec: ServingPoolSpec = Field(description="The base, and the replicas that hold it.")
-    status: ServingPoolStatus = Field(ServingPoolStatus(), description="What the operator saw.")
+    status: ServingPoolStatus = Field(default_factory=ServingPoolStatus, description="What the operator saw.")

@@ -23,7 +23,7 @@ def main() -> int:
     # What is imported stays, and of a list's page thousands of dictionaries go at once: looking for cycles in either
     # finds nothing, and took a tenth of a restart's processor time.
     gc.freeze()
-    gc.set_threshold(20_000)
+    gc.set_threshold(100_000)
     asyncio.run(run(settings))
     return 0
 

@@ -1,10 +1,8 @@
 """The informers' caches: objects by name, pods by owner, and who refers to whom. No I/O.
 
-An object is kept as compressed JSON: Python's own dictionaries take many times the memory. Whoever asks gets a fresh
-copy.
+An object is kept as JSON: Python's own dictionaries take many times the memory. Whoever asks gets a fresh copy.
 """
 
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -48,6 +46,14 @@ def slim_pod(body: Mapping[str, Any]) -> Body:
     }
 
 
+def slim_job(body: Mapping[str, Any]) -> Body:
+    """A Job without its pods' template: that never changes, and the digest of its manifest is among its annotations."""
+    return {**slim(body), "spec": {key: value for key, value in body.get("spec", {}).items() if key != "template"}}
+
+
+_SLIM = {POD: slim_pod, "Job": slim_job}
+
+
 class Entry(NamedTuple):
     """A cached object: what is asked for often, and the rest packed."""
 
@@ -63,15 +69,14 @@ class Entry(NamedTuple):
     def of(cls, kind: str, body: Mapping[str, Any]) -> "Entry":
         """An object, packed."""
         metadata = body["metadata"]
-        small = slim_pod(body) if kind == POD else slim(body)
         phase = _standing(body) if kind == names.POOL_KIND else str((body.get("status") or {}).get("phase") or "")
-        packed = zlib.compress(to_json(small), 1)
+        packed = to_json(_SLIM.get(kind, slim)(body))
         uid, version = metadata.get("uid", ""), metadata.get("resourceVersion", "")
         return cls(uid, version, phase, tuple(_references(kind, body)), packed)
 
     def unpack(self) -> Body:
         """The whole object, a fresh copy."""
-        return from_json(zlib.decompress(self.packed))
+        return from_json(self.packed)
 
 
 class Caches:

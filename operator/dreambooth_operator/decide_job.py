@@ -107,14 +107,15 @@ def _run(
     jobs = [job for job in (view.child(*ref) for ref in refs if ref.kind == "Job") if job]
     if stopped := next(filter(job_results.held, jobs), None):
         return _queue(view, old, stopped, wanted)
-    if job_results.waited(view) > spec.start_deadline_seconds:
+    left = spec.start_deadline_seconds - job_results.waited(view)
+    if left < 0:
         return _end(view, old, job_results.gave_up(view, spec))
     decision = _write(view, old, new)
     # A Job is made once: of one that is there nobody needs the manifest.
     of_use = (make for ref, make in wanted.items() if ref.kind != "Job" or ref not in view.children)
     missing = [manifest for make in of_use if drift.needs_apply(view, manifest := make())]
     resume = tuple((job["metadata"]["name"], False) for job in jobs if job_results.suspended(job))
-    again = 1.0 if refs & view.leaving else job_results.pause(view, spec, POLL)
+    again = 1.0 if refs & view.leaving else job_results.pause(view, spec, left, POLL)
     return replace(decision, apply=tuple(missing), suspend=resume, again=again)
 
 

@@ -171,11 +171,12 @@ def silence(view: JobView, pods: tuple[Body, ...]) -> Problem | None:
     return Problem(Reason.UNRESPONSIVE, f"{silent}: {why}")
 
 
-def pause(view: JobView, spec: DreamBoothJobSpec, poll: float) -> float:
+def pause(view: JobView, spec: DreamBoothJobSpec, start: float, poll: float) -> float:
     """Seconds after which time alone may have changed something: `poll` while pods run, end, or are fewer than there
-    should be. All that wait for a node are looked at when their time is up, not again and again."""
+    should be. All that wait for a node are looked at when `start`, what is left of their time, is up, not again and
+    again."""
     jobs, pods = _unfinished(view), (*view.prepare_pods, *view.train_pods)
-    left = [spec.start_deadline_seconds - waited(view)]
+    left = [start]
     if spec.active_deadline_seconds:
         left.append(spec.active_deadline_seconds - sum(_active_seconds(job, view) for job in jobs))
     calm = jobs and not any(_lacks(view, job) for job in jobs)

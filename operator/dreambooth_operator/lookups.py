@@ -41,10 +41,16 @@ class Lookups:
     async def of_job(self, view: JobView, memory: Memory) -> JobView:
         """With what is missing, what the trainer and its nodes say, and why pods are not let be made. Raises
         ApiFault."""
-        view = replace(view, missing=await self._missing_for_job(view), report=await self._report(view, memory))
         nodes = {job_results.node(pod) for pod in (*view.prepare_pods, *view.train_pods) if causes.running(pod)}
-        view = replace(view, answered=memory.answered, heartbeats=self._nodes.of(nodes))
-        return replace(view, complaint=await inputs.complaint(self._cluster, view))
+        report = await self._report(view, memory)
+        return replace(
+            view,
+            missing=await self._missing_for_job(view),
+            report=report,
+            answered=memory.answered,
+            heartbeats=self._nodes.of(nodes),
+            complaint=await inputs.complaint(self._cluster, view),
+        )
 
     async def of_model(self, view: ModelView, memory: Memory) -> ModelView:
         """With what is missing, its keys too, and what the pool says of the artifact. Raises ApiFault."""

@@ -1,7 +1,7 @@
 """What is seen in the caches: whose children they are, and which pods count."""
 
 from dreambooth_api import names
-from dreambooth_operator.caches import Caches, Entry, slim, slim_pod
+from dreambooth_operator.caches import Caches, Entry, slim, slim_job, slim_pod
 from dreambooth_operator.memory import Memories, Memory
 from dreambooth_operator.observe import observe_job, observe_model
 from dreambooth_operator.views import ChildRef
@@ -90,12 +90,14 @@ def test_before_the_watches_the_caches_are_empty():
     assert list(caches.every_pod()) == []
 
 
-def test_caches_hold_no_managed_fields_and_of_pods_only_what_is_read(make):
+def test_caches_hold_no_managed_fields_and_of_pods_and_jobs_only_what_is_read(make):
     body = make.job(managedFields=[{"big": 1}])
     assert "managedFields" not in slim(body)["metadata"]
     pod = make.pod() | {"spec": {"containers": [], "nodeName": "node-7"}}
     assert set(slim_pod(pod)) == {"metadata", "spec", "status"}
     assert slim_pod(pod)["spec"] == {"nodeName": "node-7"}
+    job = {**body, "spec": {"suspend": True, "template": {"spec": {}}}}
+    assert slim_job(job)["spec"] == {"suspend": True}
 
 
 def test_a_job_made_anew_has_a_memory_of_its_own():
