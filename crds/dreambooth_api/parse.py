@@ -29,7 +29,7 @@ def _validate(model: type[M], body: dict[str, Any]) -> M:
     try:
         return model.model_validate_json(to_json(wanted, fallback=str), strict=True)
     except PydanticSerializationError as e:
-        raise InvalidResource(str(e)) from e
+        raise InvalidResource(f"there is something in it that JSON cannot hold: {e}") from e
     except ValidationError as e:
         faults = (f"{'.'.join(str(p) for p in fault['loc'])}: {fault['msg']}" for fault in e.errors())
         raise InvalidResource("\n".join(faults)) from e

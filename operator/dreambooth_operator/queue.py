@@ -4,7 +4,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Hashable
-from functools import partial
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -86,8 +85,8 @@ class WorkQueue(Generic[K]):
         pause = getattr(fault, "retry_after", None)
         delay = max(pause or 0.0, min(FIRST_BACKOFF * 2 ** min(failures - 1, 10), LAST_BACKOFF))
         # What says when to come again was expected: where it was raised tells nothing.
-        log = partial(logger.exception, exc_info=fault) if pause is None else logger.warning
-        log("%s: reconciling failed: %s; again in %.1f s", key, fault, delay)
+        level, trace = (logging.ERROR, fault) if pause is None else (logging.WARNING, None)
+        logger.log(level, "%s: reconciling failed: %s; again in %.1f s", key, fault, delay, exc_info=trace)
         self._delay(key, delay)
 
     async def _take(self) -> K:

@@ -106,6 +106,7 @@ def serving_events(old: S, new: S) -> tuple[Told, ...]:
 def _told(kind: EventType, reason: str, message: str, status: DreamBoothJobStatus, nth: int) -> Told:
     """An event of a job, the `nth` of three that one change of its status may tell."""
     occasion = f"{status.phase}/{status.restarts}/{status.observed_generation}"
+    # Phases are declared in the order in which a job reaches them.
     place = 3 * list(Phase).index(status.phase) + nth if status.phase else nth
     return Told(kind, reason, message, occasion, place)
 

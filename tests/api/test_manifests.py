@@ -40,6 +40,9 @@ def test_all_faults_of_a_manifest_are_told_at_once():
         (job(training__step=5), "spec.training.step: unknown field"),
         (job(topology__template={"env": [{"name": "A", "valeu": "b"}]}), "spec.topology.template.env.0.valeu: unknown"),
         (job(publish__gate={"clip": 0.5}), "spec.publish.gate.clip: unknown field"),
+        # As YAML reads "\ud800" and !!binary.
+        (job(subject__className="\ud800"), "there is something in it that JSON cannot hold"),
+        (job(subject__className=b"\xff"), "there is something in it that JSON cannot hold"),
     ],
 )
 def test_a_person_s_file_is_refused_by_what_is_wrong_with_it(body, told):

@@ -1,10 +1,14 @@
 """Events are about their object, and the same when told again."""
 
+import itertools
 from dataclasses import replace
 from datetime import timedelta
 
 from dreambooth_api import names
+from dreambooth_api.job import DreamBoothJobStatus
+from dreambooth_api.reasons import Phase
 from dreambooth_operator.events import event
+from dreambooth_operator.status import job_events
 from dreambooth_operator.views import Told
 
 TOLD = Told("Warning", "OutOfMemory", "m", "Training/1/1", 7)
@@ -34,6 +38,16 @@ def test_what_is_told_later_within_a_second_has_a_later_name(make):
     made = [event(names.JOB_KIND, view, TOLD._replace(message=f"message {n}", place=n)) for n in range(20)]
     found = [body["metadata"]["name"] for body in made]
     assert found == sorted(found)
+
+
+def test_a_life_within_one_second_is_told_in_its_order(make):
+    view, told = make.view(make.job()), []
+    phases = (Phase.PREPARING, Phase.TRAINING, Phase.SCORING, Phase.PUBLISHING, Phase.SUCCEEDED)
+    life = [DreamBoothJobStatus(), *(DreamBoothJobStatus(phase=phase) for phase in phases)]
+    for old, new in itertools.pairwise(life):
+        told += [event(names.JOB_KIND, view, one) for one in job_events(old, new)]
+    by_name = sorted(told, key=lambda body: body["metadata"]["name"])
+    assert [body["reason"] for body in by_name] == list(phases)
 
 
 def test_a_name_with_the_longest_name_fits(make):
