@@ -32,7 +32,7 @@ from dreambooth_operator.routes import Table
 from dreambooth_operator.routes_web import routes_app
 from dreambooth_operator.settings import Settings
 from dreambooth_operator.status import read
-from dreambooth_operator.views import Key
+from dreambooth_operator.views import Body, Key
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,14 @@ class Operator:
             if not keeping.done():
                 queue = self._queue = WorkQueue(lambda key, delay: metrics.QUEUE_DELAY.labels(key.kind).observe(delay))
                 self._reconciler = Reconciler(
-                    self._cluster, self.caches, self._settings, queue, self._session, self._keys, self._nodes
+                    self._cluster,
+                    self.caches,
+                    self._settings,
+                    queue,
+                    self._session,
+                    self._wrote,
+                    self._keys,
+                    self._nodes,
                 )
                 for key in self._handlers.everything():
                     queue.add(key)
@@ -126,6 +133,11 @@ class Operator:
 
     def _gateways(self) -> int:
         return self._reconciler.gateways.count(time.monotonic()) if self._reconciler else 0
+
+    def _wrote(self, body: Body) -> None:
+        for reflector in self.reflectors:
+            if reflector.kind == body["kind"] and reflector.namespace in ("", body["metadata"]["namespace"]):
+                reflector.wrote(body)
 
     def _add(self, key: Key, after: float = 0.0) -> None:
         # An empty queue is falsy.

@@ -1,7 +1,10 @@
 """A decision's children, over the wire: made once, never taken over from somebody else, never for an owner that is
 otherwise by now."""
 
+import math
 import time
+from collections.abc import Callable
+from typing import NamedTuple
 
 from dreambooth_api import names
 from dreambooth_api.reasons import Phase, Reason
@@ -33,21 +36,38 @@ class Outdated(Exception):
     """The object is no longer what was looked at; or it is not there any more."""
 
 
+class Seen(NamedTuple):
+    """In which version the API server last showed an owner, and when, on the monotonic clock."""
+
+    version: str
+    at: float
+
+    @classmethod
+    def now(cls, body: Body) -> "Seen":
+        """Of an answer that has just come."""
+        return cls(body["metadata"].get("resourceVersion", ""), time.monotonic())
+
+    @classmethod
+    def cached(cls, body: Body) -> "Seen":
+        """Of what a watch told at some time."""
+        return cls(body["metadata"].get("resourceVersion", ""), -math.inf)
+
+
 class Children:
     """Makes, applies and checks children."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, cluster: Cluster, wrote: Callable[[Body], None]) -> None:
+        """`wrote` takes a child as the API server has it since it was made or applied."""
+        self._cluster, self._wrote = cluster, wrote
 
-    async def apply(self, view: View, memory: Memory, manifest: Body, read: float) -> None:
-        """Make or apply a child; `read`: when its owner was seen last. Raises Refused, or ApiFault when trying again
-        may help."""
+    async def apply(self, view: View, memory: Memory, manifest: Body, owner: Seen) -> None:
+        """Make or apply a child. Raises Refused, Outdated, or ApiFault when trying again may help."""
         ref = ChildRef(manifest["kind"], manifest["metadata"]["name"])
         try:
-            if ref.kind in (names.MODEL_KIND, "Job") and time.monotonic() - read > FRESH:
-                await self._check_owner(view, memory)
+            if ref.kind in (names.MODEL_KIND, "Job") and time.monotonic() - owner.at > FRESH:
+                await self._check_owner(view, owner.version)
             if ref in view.children or ref.kind == names.MODEL_KIND:
-                live = await self._cluster.apply(manifest)
+                live = await self._apply(manifest)
             else:
                 live = await self._make(view, ref, manifest)
         except ApiFault as e:
@@ -66,15 +86,22 @@ class Children:
         apply takes away only what an apply has set): so it is looked first whether they are there."""
         if isinstance(view, JobView):
             try:
-                return await self._cluster.create(manifest)
+                live = await self._cluster.create(manifest)
             except ApiFault as e:
                 # 409 is also said of a quota that many want to write at once.
                 if e.status != TAKEN or not (found := await self._ours(view, ref)):
                     raise
                 # A Job's template cannot change.
-                return found if ref.kind == "Job" else await self._cluster.apply(manifest)
+                return found if ref.kind == "Job" else await self._apply(manifest)
+            self._wrote(live)
+            return live
         await self._ours(view, ref)
-        return await self._cluster.apply(manifest)
+        return await self._apply(manifest)
+
+    async def _apply(self, manifest: Body) -> Body:
+        live = await self._cluster.apply(manifest)
+        self._wrote(live)
+        return live
 
     async def _ours(self, view: View, ref: ChildRef) -> Body | None:
         """The metadata of the child that is there already, or None. Raises Refused when what is there is somebody
@@ -93,10 +120,9 @@ class Children:
             raise Outdated
         raise Refused(job_results.name_taken(ref.kind, ref.name), True)
 
-    async def _check_owner(self, view: View, memory: Memory) -> None:
+    async def _check_owner(self, view: View, known: str) -> None:
         """A training is not begun, and a model not rolled out, for an object that is otherwise by now: this replica's
         watch may have been cut off from what another one did. Raises Outdated, ApiFault."""
-        known = memory.written.version if memory.written else view.body["metadata"].get("resourceVersion")
         found = await self._cluster.find(view.body["kind"], view.namespace, view.name)
         if found is None or (known and found["metadata"].get("resourceVersion") != known):
             raise Outdated

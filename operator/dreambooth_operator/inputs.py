@@ -1,7 +1,10 @@
 """What must be in the namespace before anything is started, and whether it is there."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
+
+from cachetools import TTLCache
 
 from dreambooth_api import names
 from dreambooth_api.job import DreamBoothJobSpec
@@ -12,6 +15,10 @@ from dreambooth_operator import job_results
 from dreambooth_operator.cluster import Cluster
 from dreambooth_operator.manifests_job import input_claims
 from dreambooth_operator.views import Body, JobView, Problem
+
+# What was there so lately is not asked for again, seconds (all jobs of a namespace need the same Secret); and how many
+# names are remembered.
+RECENT, MOST = 10.0, 10_000
 
 
 class Need(NamedTuple):
@@ -56,13 +63,25 @@ def pool_needs(body: Body) -> Iterator[Need]:
         yield Need("PersistentVolumeClaim", found.authority, Reason.BASE_MODEL_NOT_FOUND, purpose)
 
 
-async def missing(cluster: Cluster, namespace: str, wanted: Iterator[Need]) -> Problem | None:
-    """The first thing that is not there. Raises ApiFault."""
-    for need in wanted:
-        if await cluster.find(need.kind, namespace, need.name) is None:
-            message = f"there is no {need.kind} {need.name} in the namespace {namespace}: {need.purpose}"
-            return Problem(need.reason, message)
-    return None
+class Inputs:
+    """Asks the API server for them. That one is there is remembered for a moment; that it is not, never: it may be made
+    at any time."""
+
+    def __init__(self, cluster: Cluster, timer: Callable[[], float] = time.monotonic) -> None:
+        self._cluster = cluster
+        self._there: TTLCache[tuple[str, str, str], bool] = TTLCache(MOST, RECENT, timer)
+
+    async def missing(self, namespace: str, wanted: Iterator[Need]) -> Problem | None:
+        """The first thing that is not there. Raises ApiFault."""
+        for need in wanted:
+            key = (need.kind, namespace, need.name)
+            if key in self._there:
+                continue
+            if await self._cluster.find(*key) is None:
+                message = f"there is no {need.kind} {need.name} in the namespace {namespace}: {need.purpose}"
+                return Problem(need.reason, message)
+            self._there[key] = True
+        return None
 
 
 async def complaint(cluster: Cluster, view: JobView) -> str | None:

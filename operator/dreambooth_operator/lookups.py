@@ -37,6 +37,7 @@ class Lookups:
     ) -> None:
         self._cluster, self._caches, self._settings = cluster, caches, settings
         self._session, self._keys, self._nodes = session, keys, nodes
+        self._inputs = inputs.Inputs(cluster)
 
     async def of_job(self, view: JobView, memory: Memory) -> JobView:
         """With what is missing, what the trainer and its nodes say, and why pods are not let be made. Raises
@@ -55,7 +56,7 @@ class Lookups:
     async def of_model(self, view: ModelView, memory: Memory) -> ModelView:
         """With what is missing, its keys too, and what the pool says of the artifact. Raises ApiFault."""
         started = view.deleted or view.children or pool_of(view.body)
-        missing = None if started else await inputs.missing(self._cluster, view.namespace, iter([inputs.STORE]))
+        missing = None if started else await self._inputs.missing(view.namespace, iter([inputs.STORE]))
         return replace(
             view, missing=missing, locked=await self._locked(view), adapter=await self._adapter(view, memory)
         )
@@ -64,7 +65,7 @@ class Lookups:
         """With what is missing. Raises ApiFault."""
         if view.deleted or view.children:
             return view
-        return replace(view, missing=await inputs.missing(self._cluster, view.namespace, inputs.pool_needs(view.body)))
+        return replace(view, missing=await self._inputs.missing(view.namespace, inputs.pool_needs(view.body)))
 
     async def _missing_for_job(self, view: JobView) -> Problem | None:
         """Looked up only as long as nothing was started: afterwards the pods themselves say what they lack."""
@@ -78,7 +79,7 @@ class Lookups:
             return None
         if spec.suspend:
             return None
-        return await inputs.missing(self._cluster, view.namespace, inputs.needs(spec))
+        return await self._inputs.missing(view.namespace, inputs.needs(spec))
 
     async def _report(self, view: JobView, memory: Memory) -> Report | None:
         """What the trainer says; None when none runs. It is asked ten seconds after it was asked last, or after what it

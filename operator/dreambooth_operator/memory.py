@@ -8,19 +8,15 @@ from dreambooth_api.adapters import AdapterState
 from dreambooth_api.model import RolloutStatus
 from dreambooth_api.result import Report
 from dreambooth_api.routes import Traffic
-from dreambooth_operator.caches import Entry, newer
 from dreambooth_operator.traffic import NOTHING as NO_TRAFFIC
 from dreambooth_operator.traffic import minus
-from dreambooth_operator.views import Body, ChildRef
+from dreambooth_operator.views import ChildRef
 
 
 @dataclass
 class Memory:
     """Of one object, by its uid."""
 
-    # The object as the last status write returned it: newer than the cache until the watch catches up. Packed: where
-    # many wait for their turn, many have one.
-    written: Entry | None = None
     settled: set[tuple[ChildRef, str, Any]] = field(default_factory=set)
     # When which manifest of a child was applied last, on the monotonic clock.
     applied: dict[ChildRef, tuple[str, float]] = field(default_factory=dict)
@@ -44,13 +40,6 @@ class Memory:
     watched: tuple[str, str] | None = None
     counted: Traffic = field(default_factory=lambda: NO_TRAFFIC)
     met: bool = False
-
-    def newest(self, cached: Body) -> Body:
-        """The cached object, unless the one we wrote is newer."""
-        if self.written and newer(self.written.version, cached["metadata"].get("resourceVersion", "")):
-            return self.written.unpack()
-        self.written = None
-        return cached
 
     def since_step(self, rollout: RolloutStatus | None, total: Traffic) -> Traffic:
         """What was counted since the canary's step began. Of a step that began before this memory did, all is: it

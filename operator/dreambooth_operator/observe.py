@@ -15,9 +15,8 @@ from dreambooth_operator.views import Body, ChildRef, JobView, ModelView, PoolVi
 UNVERIFIED = frozenset({"", ModelPhase.PROGRESSING.value})
 
 
-def observe_job(caches: Caches, memory: Memory, cached: Body, now: datetime) -> JobView:
+def observe_job(caches: Caches, memory: Memory, body: Body, now: datetime) -> JobView:
     """A job as the caches have it; inputs and report are looked up by the caller."""
-    body = memory.newest(cached)
     namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
     refs = (
         ChildRef("ConfigMap", names.job_config_map(name)),
@@ -43,9 +42,8 @@ def observe_job(caches: Caches, memory: Memory, cached: Body, now: datetime) -> 
     )
 
 
-def observe_model(caches: Caches, memory: Memory, cached: Body, now: datetime) -> ModelView:
+def observe_model(caches: Caches, memory: Memory, body: Body, now: datetime) -> ModelView:
     """A model as the caches have it; inputs are looked up by the caller."""
-    body = memory.newest(cached)
     namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
     endpoint = names.endpoint(name)
     kinds = ("Service", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget")
@@ -66,9 +64,8 @@ def observe_model(caches: Caches, memory: Memory, cached: Body, now: datetime) -
     )
 
 
-def observe_pool(caches: Caches, memory: Memory, cached: Body, now: datetime) -> PoolView:
+def observe_pool(caches: Caches, memory: Memory, body: Body, now: datetime) -> PoolView:
     """A pool as the caches have it; inputs and what is asked of it are looked up by the caller."""
-    body = memory.newest(cached)
     namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
     kinds = ("Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget")
     children, leaving, foreign = _children(

@@ -1,7 +1,6 @@
 """Observe, decide, apply, report: the one way in which anything is ever changed."""
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,8 +10,8 @@ import aiohttp
 
 from dreambooth_api import names
 from dreambooth_operator import decide_job, decide_model, decide_pool, gpu_time, metrics
-from dreambooth_operator.caches import Caches, Entry
-from dreambooth_operator.children import CONTEST, Children, Outdated, Refused, contested
+from dreambooth_operator.caches import Caches
+from dreambooth_operator.children import CONTEST, Children, Outdated, Refused, Seen, contested
 from dreambooth_operator.cluster import ApiFault, Cluster
 from dreambooth_operator.decide_job import POLL
 from dreambooth_operator.events import event
@@ -45,14 +44,16 @@ class Reconciler:
         settings: Settings,
         queue: WorkQueue[Key],
         session: aiohttp.ClientSession,
+        wrote: Callable[[Body], None],
         keys: Keys | None = None,
         nodes: Nodes | None = None,
     ) -> None:
-        """`keys`: what gateways are told of API keys, too; `nodes`: whose heartbeats are watched."""
+        """`wrote` takes an object as the API server has it since a write of ours; `keys`: what gateways are told of API
+        keys, too; `nodes`: whose heartbeats are watched."""
         self._cluster, self._caches, self._settings, self._queue = cluster, caches, settings, queue
         keys, nodes = keys or Keys(cluster, caches), nodes or Nodes(cluster)
         self._lookups = Lookups(cluster, caches, settings, session, keys, nodes)
-        self._children = Children(cluster)
+        self._wrote, self._children = wrote, Children(cluster, wrote)
         self._memories = Memories()
         self._kinds = {names.JOB_KIND: self._job, names.MODEL_KIND: self._model, names.POOL_KIND: self._pool}
         # What gateways report, in this term.
@@ -137,7 +138,7 @@ class Reconciler:
         they are the same; and no child is made before its job's spec is frozen by the status. What was refused the last
         time is tried before anything else is said about it."""
         await self._scale(view, decision)
-        seen = -math.inf
+        seen = Seen.cached(view.body)
         if before := not memory.refused:
             seen = await self._report_status(kind, view, memory, decision)
         try:
@@ -170,20 +171,21 @@ class Reconciler:
         for name, replicas in decision.scale:
             await self._cluster.scale(view.namespace, name, replicas)
 
-    async def _report_status(self, kind: str, view: View, memory: Memory, decision: Decision) -> float:
-        """Events, then the status; returns when the API server confirmed, by taking the status for it, that the object
-        is still in the version that was looked at: on the monotonic clock, -inf if nothing had to be written."""
+    async def _report_status(self, kind: str, view: View, memory: Memory, decision: Decision) -> Seen:
+        """Events, then the status, if it has changed: by taking that, the API server confirms that the object was still
+        in the version that was looked at."""
         if decision.status is None:
-            return -math.inf
+            return Seen.cached(view.body)
         for told in decision.told:
             await self._cluster.tell(event(kind, view, told))
         try:
-            memory.written = Entry.of(kind, await self._cluster.apply_status(kind, view.body, decision.status))
+            live = await self._cluster.apply_status(kind, view.body, decision.status)
+            self._wrote(live)
             if decision.fault:
                 metrics.ROLLED_BACK[decision.fault].inc()
-            now = time.monotonic()
-            memory.asked = now if memory.report else memory.asked
-            return now
+            seen = Seen.now(live)
+            memory.asked = seen.at if memory.report else memory.asked
+            return seen
         except ApiFault as e:
             # Changed, deleted, or deleted and made anew, meanwhile: what follows would rest on an outdated view, too.
             if e.status in (404, 409):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from dreambooth_operator import metrics
+from dreambooth_operator.caches import newer
 from dreambooth_operator.cluster import RESOURCES, ApiFault, Cluster
 from dreambooth_operator.views import Body
 
@@ -55,6 +56,12 @@ class Reflector:
     broken: float = float("-inf")
     synced: asyncio.Event = field(default_factory=asyncio.Event)
     _version: str = ""
+
+    def wrote(self, body: Body) -> None:
+        """What the API server answered a write of ours with, ahead of the watch. One that is past that version has told
+        of it, and perhaps of its deletion since."""
+        if self._version and newer(body["metadata"]["resourceVersion"], self._version):
+            self.sink.changed(self.kind, body)
 
     async def run(self) -> None:
         """Until cancelled."""

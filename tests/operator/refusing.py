@@ -68,14 +68,18 @@ async def reconciling(settings, *bodies):
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", api.handle)
     caches = Caches()
-    for body in bodies:
+
+    def keep(body):
         caches.put(body["kind"], body)
+
+    for body in bodies:
+        keep(body)
     queue, fence = WorkQueue(), Fence()
     fence.open()
     async with TestServer(app) as server, aiohttp.ClientSession() as session:
         cluster = Cluster(client.ApiClient(client.Configuration(host=str(server.make_url("")).rstrip("/"))), fence)
         try:
-            yield Reconciler(cluster, caches, settings, queue, session), api, caches
+            yield Reconciler(cluster, caches, settings, queue, session, keep), api, caches
         finally:
             await cluster.close()
 

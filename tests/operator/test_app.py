@@ -73,6 +73,20 @@ async def test_what_vanished_while_no_watch_ran_is_made_again(server):
         assert found["metadata"]["uid"] != before
 
 
+async def test_nothing_is_made_twice_and_nothing_read_that_was_just_written(server):
+    """By the audit log of a job's whole life, to its model's endpoint."""
+    async with stage(server, "once") as (api, _), world.operating(server.url, "once"):
+        await api.create(api.path("dreamboothjobs", "once"), world.job("robot"))
+        await world.finished(api, "once", "robot")
+        await asyncio.sleep(3)
+    requests = [r for r in server.requests() if r["objectRef"].get("namespace") == "once"]
+    assert [r["requestURI"] for r in requests if r["responseStatus"]["code"] == 409] == []
+    # A job's children are created; a model's are looked for once, and applied.
+    read = [(r["objectRef"]["resource"], r["objectRef"]["name"]) for r in requests if r["verb"] == "get"]
+    endpoint = ("services", "deployments", "horizontalpodautoscalers", "poddisruptionbudgets")
+    assert read == [("secrets", "dreambooth-store"), *((resource, "robot-endpoint") for resource in endpoint)]
+
+
 async def test_in_the_steady_state_nothing_is_written_or_listed(server):
     """By the API server's own audit log, with jobs and models that are done and a job that waits."""
     async with stage(server, "steady") as (api, _), world.operating(server.url, "steady"):

@@ -27,14 +27,15 @@ async def test_what_is_being_deleted_under_a_childs_name_is_waited_for(make, set
 
 
 async def test_an_owner_is_read_anew_where_no_status_was_just_written(make, settings):
-    async with reconciling(settings, make.job(resourceVersion="0")) as (reconciler, api, _):
+    async with reconciling(settings, make.job(resourceVersion="0")) as (reconciler, api, caches):
         await reconciler.reconcile(JOB)
         asked = [path.rsplit("/", 1)[-1] for verb, path, *_ in api.requests if verb == "GET"]
         assert asked == [names.STORE_SECRET]
         del api.objects["/apis/batch/v1/namespaces/team/jobs/robot-prepare"]
+        caches.drop("Job", "team", "robot-prepare")
         await reconciler.reconcile(JOB)
     asked = [path.rsplit("/", 1)[-1] for verb, path, *_ in api.requests if verb == "GET"]
-    assert "robot" in asked
+    assert asked == [names.STORE_SECRET, "robot"]
 
 
 async def test_somebody_elses_object_is_not_taken_over(make, settings):

@@ -1,7 +1,7 @@
 """What is seen in the caches: whose children they are, and which pods count."""
 
 from dreambooth_api import names
-from dreambooth_operator.caches import Caches, Entry, slim, slim_job, slim_pod
+from dreambooth_operator.caches import Caches, slim, slim_job, slim_pod
 from dreambooth_operator.memory import Memories, Memory
 from dreambooth_operator.observe import observe_job, observe_model
 from dreambooth_operator.views import ChildRef
@@ -65,14 +65,6 @@ def test_restarts_are_counted_though_the_pods_are_gone(make):
     assert restarts(pod_of(make, "robot-train", name="b")) == 3
     assert restarts(suspend=True) == 3
     assert restarts(pod_of(make, "robot-train", name="c")) == 3
-
-
-def test_what_was_written_last_is_newer_than_the_cache(make):
-    memory = Memory(written=Entry.of(names.JOB_KIND, make.job(status={"phase": "Succeeded"}, resourceVersion="12")))
-    stale, fresh = make.job(resourceVersion="11"), make.job(status={"phase": "Failed"}, resourceVersion="13")
-    assert memory.newest(stale)["status"]["phase"] == "Succeeded"
-    assert memory.newest(fresh)["status"]["phase"] == "Failed"
-    assert memory.newest(stale).get("status") is None  # Caught up: the memory is not needed any more.
 
 
 def test_a_model_sees_its_job(make):
