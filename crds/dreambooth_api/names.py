@@ -23,6 +23,8 @@ COMPONENT_CANARY = "canary"
 ANNOTATION_LOCAL_MIRROR = f"{GROUP}/local-mirror"
 # The digest of what a child was made from, so that an unchanged child is recognised without comparing defaults.
 ANNOTATION_SPEC_DIGEST = f"{GROUP}/spec-digest"
+# On a job's pods: the whole job, which they read as JOB_FILE.
+ANNOTATION_JOB = f"{GROUP}/job.json"
 # On an endpoint's pods: the digest of the artifact that they serve.
 ANNOTATION_ARTIFACT = f"{GROUP}/artifact"
 # On a model that a job published: the Secret whose `token` opens its gated base.
@@ -85,11 +87,6 @@ MAX_NAME_LENGTH = 46
 NAME_PATTERN = r"^[a-z]([a-z0-9-]*[a-z0-9])?$"
 # Objects of others that a resource names: what Kubernetes lets most objects be called, and nothing with a slash in it.
 OBJECT_PATTERN = r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$"
-
-
-def job_config_map(job: str) -> str:
-    """The ConfigMap that holds the whole job as `job.json`."""
-    return f"{job}-job"
 
 
 def prepare_job(job: str) -> str:

@@ -14,12 +14,13 @@ from dreambooth_api.serving import Serving, ServingMode
 from dreambooth_operator.views import Body
 
 # Kinds of children, and the label that selects them at the API server: only what is ours is cached.
-CHILD_KINDS = ("Job", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Service", "ConfigMap")
+CHILD_KINDS = ("Job", "Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Service")
 OWN_KINDS = (names.JOB_KIND, names.MODEL_KIND, names.POOL_KIND)
 POD = "Pod"
 SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGER}"
 
-_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+# Annotations that nobody reads here, and that are as long as the rest together.
+_UNREAD = ("kubectl.kubernetes.io/last-applied-configuration", names.ANNOTATION_JOB)
 _POD_METADATA = ("name", "namespace", "uid", "resourceVersion", "labels", "annotations", "ownerReferences",
                  "creationTimestamp", "deletionTimestamp")  # fmt: skip
 _POD_STATUS = ("phase", "reason", "message", "podIP", "conditions", "containerStatuses", "startTime")
@@ -30,17 +31,17 @@ Name = tuple[str, str]
 def slim(body: Mapping[str, Any]) -> Body:
     """An object without what nobody reads and costs the most memory."""
     metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
-    if _LAST_APPLIED in (metadata.get("annotations") or {}):
-        metadata["annotations"] = {k: v for k, v in metadata["annotations"].items() if k != _LAST_APPLIED}
+    if annotations := metadata.get("annotations"):
+        metadata["annotations"] = {key: value for key, value in annotations.items() if key not in _UNREAD}
     return {**body, "metadata": metadata}
 
 
 def slim_pod(body: Mapping[str, Any]) -> Body:
     """A pod as far as causes and progress need it."""
-    status = body.get("status") or {}
+    metadata, status = slim(body)["metadata"], body.get("status") or {}
     node = (body.get("spec") or {}).get("nodeName")
     return {
-        "metadata": {key: body["metadata"][key] for key in _POD_METADATA if key in body["metadata"]},
+        "metadata": {key: metadata[key] for key in _POD_METADATA if key in metadata},
         "spec": {"nodeName": node} if node else {},
         "status": {key: status[key] for key in _POD_STATUS if key in status},
     }

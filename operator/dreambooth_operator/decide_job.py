@@ -69,8 +69,7 @@ def _prepare(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, s
         return _end(view, old, problem)
     if prepare is None and (problem := view.missing or _conflict(view, spec)):
         return _hold(view, old, spec, problem)
-    wanted = {
-        ChildRef("ConfigMap", names.job_config_map(view.name)): lambda: manifests_job.config_map(view.body, spec),
+    wanted: Wanted = {
         ChildRef("Job", names.prepare_job(view.name)): lambda: manifests_job.prepare_job(view.body, spec, settings),
     }
     new = job_status.running(view, old, Phase.PREPARING, view.prepare_pods, settings)
@@ -84,8 +83,7 @@ def _train(view: JobView, old: DreamBoothJobStatus, spec: DreamBoothJobSpec, set
     if causes.complete(train) and not view.train_pods:
         # Nobody saw what the pods said at their end. The checkpoint is in the store: run again, it will be short.
         return Decision(delete=(ChildRef("Job", names.training(view.name)),), again=RETRY)
-    wanted = {
-        ChildRef("ConfigMap", names.job_config_map(view.name)): lambda: manifests_job.config_map(view.body, spec),
+    wanted: Wanted = {
         ChildRef("Service", names.training(view.name)): lambda: manifests_job.service(view.body),
         ChildRef("Job", names.training(view.name)): lambda: manifests_job.train_job(view.body, spec, settings),
     }

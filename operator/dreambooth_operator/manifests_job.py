@@ -1,4 +1,4 @@
-"""A job's children: ConfigMap, headless Service, Indexed Jobs that prepare and train; and the model it makes. Pure."""
+"""A job's children: headless Service, Indexed Jobs that prepare and train; and the model it makes. Pure."""
 
 from typing import Any
 
@@ -14,17 +14,17 @@ from dreambooth_operator.views import Body
 
 GRACE_SECONDS = 60
 COMPLETION_INDEX = "batch.kubernetes.io/job-completion-index"
+JOB_FIELD = {"fieldPath": f"metadata.annotations['{names.ANNOTATION_JOB}']"}
+JOB_VOLUME = {"name": "job", "downwardAPI": {"items": [{"path": names.JOB_KEY, "fieldRef": JOB_FIELD}]}}
 
 
-def config_map(body: Body, spec: DreamBoothJobSpec) -> Body:
-    """The whole job as the trainer reads it."""
-    metadata = {key: body["metadata"].get(key) for key in ("namespace", "name", "uid", "generation")}
+def job_file(body: Body, spec: DreamBoothJobSpec) -> str:
+    """The whole job as the trainer reads it, save whether it is suspended: no pod is, and a Job that was made before a
+    suspension is the same after it."""
+    metadata = {key: body["metadata"].get(key) for key in ("namespace", "name", "uid")}
+    spec = spec.model_copy(update={"suspend": False})
     job = {"apiVersion": names.API_VERSION, "kind": names.JOB_KIND, "metadata": metadata, "spec": spec}
-    name = names.job_config_map(metadata["name"])
-    return {
-        **_child("v1", "ConfigMap", name, body, None),
-        "data": {names.JOB_KEY: to_json(job, by_alias=True, exclude_none=True).decode()},
-    }
+    return to_json(job, by_alias=True, exclude_none=True).decode()
 
 
 def prepare_job(body: Body, spec: DreamBoothJobSpec, settings: Settings) -> Body:
@@ -117,7 +117,7 @@ def _container(
 def _job(name: str, body: Body, spec: DreamBoothJobSpec, component: str, container: Body, count: int) -> Body:
     """An Indexed Job of `count` pods; those that train are a gang."""
     job, gang = body["metadata"]["name"], component == names.COMPONENT_TRAIN
-    volumes, mounts = input_volumes(body, spec)
+    volumes, mounts = input_volumes(spec)
     container["volumeMounts"] = [*container["volumeMounts"], *mounts]
     if gang and spec.topology.ranks_per_node > 1:
         # Ranks of one pod exchange data through shared memory; the default of 64 MiB is too little.
@@ -127,7 +127,9 @@ def _job(name: str, body: Body, spec: DreamBoothJobSpec, component: str, contain
         container,
         spec.topology.template,
         labels=manifests.labels(names.LABEL_JOB, job, component),
-        annotations=pods.scrape_annotations(names.TRAINER_PORT) if gang else {},
+        # In no object of its own: one write fewer, and no pod runs by another spec than its Job was made from.
+        annotations={names.ANNOTATION_JOB: job_file(body, spec)}
+        | (pods.scrape_annotations(names.TRAINER_PORT) if gang else {}),
         volumes=volumes,
         grace_seconds=GRACE_SECONDS,
         extra={"restartPolicy": "Never"} | ({"subdomain": name} if gang else {}),
@@ -182,10 +184,9 @@ def failure_policy(container: str) -> Body:
     }
 
 
-def input_volumes(body: Body, spec: DreamBoothJobSpec) -> tuple[list[Body], list[Body]]:
+def input_volumes(spec: DreamBoothJobSpec) -> tuple[list[Body], list[Body]]:
     """Volumes and mounts of the store's Secret, the job's file, and of all that `pvc://` and `configMap://` name."""
-    job_file = {"name": "job", "configMap": {"name": names.job_config_map(body["metadata"]["name"])}}
-    volumes: list[Body] = [pods.STORE_VOLUME, job_file]
+    volumes: list[Body] = [pods.STORE_VOLUME, JOB_VOLUME]
     mounts: list[Body] = []
     for i, claim in enumerate(sorted(input_claims(spec))):
         source = {"claimName": claim, "readOnly": True}

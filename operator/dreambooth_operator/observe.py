@@ -19,14 +19,13 @@ def observe_job(caches: Caches, memory: Memory, body: Body, now: datetime) -> Jo
     """A job as the caches have it; inputs and report are looked up by the caller."""
     namespace, name = body["metadata"]["namespace"], body["metadata"]["name"]
     refs = (
-        ChildRef("ConfigMap", names.job_config_map(name)),
         ChildRef("Job", names.prepare_job(name)),
         ChildRef("Service", names.training(name)),
         ChildRef("Job", names.training(name)),
     )
     children, leaving, foreign = _children(caches, body, names.JOB_KIND, refs)
     pods = caches.pods(namespace, names.LABEL_JOB, name)
-    prepare, train = (_pods_of(pods, children.get(ref)) for ref in (refs[1], refs[3]))
+    prepare, train = (_pods_of(pods, children.get(ref)) for ref in (refs[0], refs[2]))
     publish = named(body, "publish")
     return JobView(
         body=body,
@@ -38,7 +37,7 @@ def observe_job(caches: Caches, memory: Memory, body: Body, now: datetime) -> Jo
         prepare_pods=prepare,
         train_pods=train,
         model=caches.get(names.MODEL_KIND, namespace, publish) if publish else None,
-        restarts=_restarts(memory, body, children.get(refs[3]), train),
+        restarts=_restarts(memory, body, children.get(refs[2]), train),
     )
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dreambooth_api import names
 
 LABEL = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
-CHILDREN = (names.job_config_map, names.prepare_job, names.training, names.endpoint)
+CHILDREN = (names.prepare_job, names.training, names.endpoint)
 
 
 @given(st.from_regex(names.NAME_PATTERN, fullmatch=True).filter(lambda name: len(name) <= names.MAX_NAME_LENGTH))

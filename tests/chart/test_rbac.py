@@ -23,10 +23,10 @@ EXPECTED = {
     "autoscaling/horizontalpodautoscalers": {"get", "list", "watch", "create", "patch", "delete"},
     "policy/poddisruptionbudgets": {"get", "list", "watch", "create", "patch", "delete"},
     "/services": {"get", "list", "watch", "create", "patch", "delete"},
-    "/configmaps": {"get", "list", "watch", "create", "patch", "delete"},
     "/pods": {"list", "watch"},
     "/secrets": {"get"},
     "/persistentvolumeclaims": {"get"},
+    "/configmaps": {"get"},
     "/events": {"create", "list"},
 }
 

@@ -17,7 +17,7 @@ from tests.cluster.waiting import SOON, wait
 from tests.operator.stage import world
 
 STAND_IN = Path(__file__).parent / "stand_in_trainer.py"
-CHILDREN = "jobs,pods,services,configmaps,deployments,horizontalpodautoscalers"
+CHILDREN = "jobs,pods,services,deployments,horizontalpodautoscalers"
 OPERATOR = f"deployment/{RELEASE}-operator"
 
 
@@ -101,7 +101,7 @@ def test_a_job_tells_its_story_and_publishes(stage):
     assert not model["metadata"].get("ownerReferences")
 
     # Children that are deleted by hand are not made again, and the status stays.
-    stage.kubectl("delete", "jobs,configmaps,services", "-l", f"{names.LABEL_JOB}=story")
+    stage.kubectl("delete", "jobs,services", "-l", f"{names.LABEL_JOB}=story")
     version = stage.get("dreamboothjob", "story")["metadata"]["resourceVersion"]
     patch(stage, "story", '{"backoffLimit": 9}')
     time.sleep(8)
@@ -204,7 +204,12 @@ def test_a_missing_store_is_told_and_waited_for(stage):
 
 def test_what_belongs_to_others_is_left_alone(stage):
     stage.apply(
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "taken-job"}, "data": {"mine": "1"}},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "taken-train"},
+            "spec": {"selector": {"mine": "1"}, "ports": [{"port": 1}]},
+        },
         {
             "apiVersion": names.API_VERSION,
             "kind": names.MODEL_KIND,
@@ -217,7 +222,7 @@ def test_what_belongs_to_others_is_left_alone(stage):
     wait(lambda: condition(stage, "other") == ("False", "NameConflict"))
     stage.kubectl("delete", "dreamboothjob", "taken", "other")
     time.sleep(3)
-    assert stage.get("configmap", "taken-job")["data"] == {"mine": "1"}
+    assert stage.get("service", "taken-train")["spec"]["selector"] == {"mine": "1"}
     assert stage.get("personalizedmodel", "handmade")["spec"]["artifact"]["uri"].endswith("/mine")
 
 

@@ -140,7 +140,8 @@ def admitted(template):
     checks = {
         "host namespaces": not any(spec.get(k) for k in ("hostNetwork", "hostPID", "hostIPC")),
         "volumes": all(
-            set(v) - {"name"} <= {"configMap", "emptyDir", "persistentVolumeClaim", "secret"} for v in spec["volumes"]
+            set(v) - {"name"} <= {"configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "secret"}
+            for v in spec["volumes"]
         ),
         "runAsNonRoot": pod["runAsNonRoot"] and own.get("runAsNonRoot", True),
         "runAsUser": pod["runAsUser"] == pod["runAsGroup"] == pod["fsGroup"] == 65532,

@@ -40,9 +40,10 @@ async def test_an_owner_is_read_anew_where_no_status_was_just_written(make, sett
 
 async def test_somebody_elses_object_is_not_taken_over(make, settings):
     async with reconciling(settings, make.job()) as (reconciler, api, _):
-        api.objects["/api/v1/namespaces/team/configmaps/robot-job"] = {"metadata": {"name": "robot-job"}}
+        path = "/apis/batch/v1/namespaces/team/jobs/robot-prepare"
+        api.objects[path] = {"metadata": {"name": "robot-prepare"}}
         await reconciler.reconcile(JOB)
-    assert ("PATCH", "robot-job") not in api.writes()
+    assert ("PATCH", "robot-prepare") not in api.writes()
     assert condition(api)[:2] == ("True", "NameConflict")
 
 
@@ -87,12 +88,13 @@ async def test_two_that_want_a_child_differently_do_not_race(make, settings):
 
 async def test_no_job_is_started_for_an_object_that_changed(make, settings):
     async with reconciling(settings, make.job(resourceVersion="0")) as (reconciler, api, _):
-        api.refuse("POST", "/configmaps", 500)
+        api.refuse("POST", "/team/jobs", 500)
         with pytest.raises(ApiFault):
             await reconciler.reconcile(JOB)
         api.refusals.clear()
+        tried = len(api.requests)
         api.objects[f"/apis/{names.API_VERSION}/namespaces/team/dreamboothjobs/robot"]["metadata"][
             "resourceVersion"
         ] = "99"
         await reconciler.reconcile(JOB)
-    assert ("POST", "jobs") not in api.writes()
+    assert [verb for verb, *_ in api.requests[tried:]] == ["GET"]

@@ -6,7 +6,6 @@ import pytest
 
 from dreambooth_api import names
 from dreambooth_api.job import DreamBoothJobStatus, Progress
-from dreambooth_api.parse import parse_job
 from dreambooth_api.reasons import Phase, Reason
 from dreambooth_api.result import Report, dump_result
 from dreambooth_operator import manifests_job
@@ -33,7 +32,7 @@ def test_a_life_without_trouble(training, make):
 
 
 def test_the_children_come_in_their_order(life):
-    assert kinds(life.step()) == [("ConfigMap", "robot-job"), ("Job", "robot-prepare")]
+    assert kinds(life.step()) == [("Job", "robot-prepare")]
     assert life.step().apply == ()
     life.finish("robot-prepare")
     assert kinds(life.step()) == [("Service", "robot-train"), ("Job", "robot-train")]
@@ -206,9 +205,9 @@ def test_a_published_result_is_not_lost_with_the_pods(training, make):
 
 
 def test_children_of_an_earlier_job_of_the_name_are_waited_for(make, settings):
-    view = make.view(make.job(), leaving=frozenset({ChildRef("ConfigMap", "robot-job")}))
+    view = make.view(make.job(), leaving=frozenset({ChildRef("Job", "robot-prepare")}))
     decision = decide_job(view, settings)
-    assert kinds(decision) == [("Job", "robot-prepare")]
+    assert kinds(decision) == []
     assert decision.again == 1.0
 
 
@@ -231,9 +230,8 @@ def test_transition_times_stay_while_the_status_does(training, make):
     assert DreamBoothJobStatus.model_validate(decision.status).conditions
 
 
-def test_the_config_map_follows_the_generation(training, settings):
-    body = {**training.view.body, "metadata": {**training.view.body["metadata"], "generation": 2}}
-    decision = training.step(body=body)
-    assert kinds(decision) == [("ConfigMap", "robot-job")]
-    expected = manifests_job.config_map(body, parse_job(body).spec)
-    assert decision.apply[0]["data"] == expected["data"]
+def test_what_runs_goes_on_by_the_spec_that_its_job_was_made_from(training):
+    body = training.view.body
+    edited = {**body["spec"], "validation": {"everySteps": 7}}
+    decision = training.step(body={**body, "metadata": {**body["metadata"], "generation": 2}, "spec": edited})
+    assert (decision.apply, decision.delete) == ((), ())

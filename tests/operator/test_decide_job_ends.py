@@ -145,7 +145,7 @@ def test_the_deadline_counts_the_time_of_both_jobs(make, settings):
 
 
 def test_a_name_that_somebody_else_has_ends_the_job(make, settings):
-    view = make.view(make.job(), foreign=frozenset({ChildRef("ConfigMap", "robot-job")}))
+    view = make.view(make.job(), foreign=frozenset({ChildRef("Job", "robot-prepare")}))
     assert failed(decide_job(view, settings)) == ("True", Reason.NAME_CONFLICT)
 
 

@@ -16,7 +16,7 @@ from tests.operator.stage.api import Api
 from tests.operator.stage.driver import Driver
 
 pytestmark = pytest.mark.cluster
-CHILDREN = ("jobs", "services", "configmaps", "pods")
+CHILDREN = ("jobs", "services", "pods")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -67,8 +67,7 @@ async def test_what_is_finished_never_runs_again(server):
             await until_gone(api, "ttl", "short")
         assert {"jobs/away-train", "jobs/bare-train"} <= set(await left_of(api, "ttl", "away", "bare"))
         background = {"propagationPolicy": "Background"}
-        for plural, name in (("jobs", "bare-prepare"), ("jobs", "bare-train"), ("services", "bare-train"),
-                             ("configmaps", "bare-job")):  # fmt: skip
+        for plural, name in (("jobs", "bare-prepare"), ("jobs", "bare-train"), ("services", "bare-train")):
             await api.call("DELETE", api.path(plural, "ttl", name), background)
         await until_gone(api, "ttl", "bare")
         jobs["away"]["spec"]["ttlSecondsAfterFinished"] = 0

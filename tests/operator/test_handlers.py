@@ -52,7 +52,7 @@ def test_an_object_under_an_old_name_is_another_one(wired, make):
 @pytest.mark.parametrize(("label", "kind"), OWNERS)
 def test_a_childs_event_is_its_owners(wired, label, kind):
     handlers, _, added, _ = wired
-    for child in ("Pod", "Job", "Deployment", "Service", "ConfigMap"):
+    for child in ("Pod", "Job", "Deployment", "Service"):
         metadata = {"name": "x", "namespace": "team", "uid": child, "labels": {label: "robot"}}
         handlers.changed(child, {"metadata": metadata})
     assert set(added) == {Key(kind, "team", "robot")}

@@ -1,6 +1,7 @@
 """A job's children: restricted pods, the gang's dealings, and one golden manifest."""
 
 import json
+import re
 
 import pytest
 
@@ -8,7 +9,7 @@ from dreambooth_api import names
 from dreambooth_api.exits import PERMANENT
 from dreambooth_api.job import ArtifactStatus
 from dreambooth_api.parse import parse_job, parse_model
-from dreambooth_operator import manifests_job
+from dreambooth_operator import job_results, manifests_job
 
 
 def parsed(body):
@@ -70,7 +71,6 @@ def test_the_prepare_job_is_as_committed(make, settings, check_golden):
 def test_children_are_owned_and_labelled(make, settings):
     body = make.job()
     for manifest in (
-        manifests_job.config_map(body, parsed(body)),
         manifests_job.service(body),
         manifests_job.prepare_job(body, parsed(body), settings),
         manifests_job.train_job(body, parsed(body), settings),
@@ -81,11 +81,27 @@ def test_children_are_owned_and_labelled(make, settings):
         assert manifest["metadata"]["labels"][names.LABEL_MANAGED_BY] == names.MANAGER
 
 
-def test_the_trainer_reads_the_job_as_it_was_written(make):
-    body = make.job({"training": {"steps": 7}})
-    job = json.loads(manifests_job.config_map(body, parsed(body))["data"][names.JOB_KEY])
-    assert job["metadata"] == {"namespace": "team", "name": "robot", "uid": "job-uid", "generation": 1}
+@pytest.mark.parametrize("build", [manifests_job.prepare_job, manifests_job.train_job])
+def test_the_trainer_reads_the_job_as_it_was_written(make, settings, build):
+    body = make.job({"training": {"steps": 7}, "subject": {"prompt": "{identifier} $(HOME) 机器人"}})
+    template = build(body, parsed(body), settings)["spec"]["template"]
+    (volume,) = (volume for volume in template["spec"]["volumes"] if volume["name"] == "job")
+    (item,) = volume["downwardAPI"]["items"]
+    key = re.fullmatch(r"metadata\.annotations\['(.+)'\]", item["fieldRef"]["fieldPath"])[1]
+    (mount,) = (m for m in template["spec"]["containers"][0]["volumeMounts"] if m["name"] == "job")
+    assert f"{mount['mountPath']}/{item['path']}" == names.JOB_FILE
+    job = json.loads(template["metadata"]["annotations"][key])
+    assert job["metadata"] == {"namespace": "team", "name": "robot", "uid": "job-uid"}
     assert parse_job(job) == parse_job(body)
+
+
+def test_suspending_a_job_does_not_make_another_job_of_it(make, settings):
+    for build in (manifests_job.prepare_job, manifests_job.train_job):
+        bodies = (make.job({"suspend": suspended}, generation=1 + suspended) for suspended in (False, True))
+        before, after = (build(body, parsed(body), settings) for body in bodies)
+        assert not job_results.outdated(before, after)
+        body = make.job({"validation": {"everySteps": 7}})
+        assert job_results.outdated(before, build(body, parsed(body), settings))
 
 
 def test_the_gang_finds_each_other(make, settings):

@@ -31,15 +31,17 @@ def pod_of(make, job, **fields):
 
 def test_children_are_ours_leaving_or_foreign(make):
     caches = caches_of(
-        child("ConfigMap", "robot-job"),
         child("Job", "robot-prepare", owner_uid="an-earlier-uid"),
-        child("Job", "robot-train", deletionTimestamp=make.ago(1)),
+        child("Job", "robot-train"),
         child("Service", "robot-train", owner_uid=None),
     )
     view = observe_job(caches, Memory(), make.job(), make.view(make.job()).now)
-    assert set(view.children) == {ChildRef("ConfigMap", "robot-job")}
-    assert view.leaving == {ChildRef("Job", "robot-prepare"), ChildRef("Job", "robot-train")}
+    assert set(view.children) == {ChildRef("Job", "robot-train")}
+    assert view.leaving == {ChildRef("Job", "robot-prepare")}
     assert view.foreign == {ChildRef("Service", "robot-train")}
+    caches = caches_of(child("Job", "robot-train", deletionTimestamp=make.ago(1)))
+    view = observe_job(caches, Memory(), make.job(), make.view(make.job()).now)
+    assert view.leaving == {ChildRef("Job", "robot-train")}
 
 
 def test_a_pod_counts_by_its_owner_and_not_by_its_label(make):

@@ -21,7 +21,6 @@ async def test_events_then_status_then_children(make, settings):
     assert api.writes() == [
         ("POST", "events"),
         ("PATCH", "status"),
-        ("POST", "configmaps"),
         ("POST", "jobs"),
     ]
     patches = [request for verb, _, request, _ in api.requests if verb == "PATCH"]
@@ -98,7 +97,7 @@ async def test_an_api_server_that_is_away_is_a_fault_that_passes(make, settings)
 
 async def test_a_fault_of_one_object_is_tried_again_by_the_queue(make, settings):
     async with reconciling(settings, make.job()) as (reconciler, api, _):
-        api.refuse("POST", "/configmaps", 500)
+        api.refuse("POST", "/team/jobs", 500)
         queue = WorkQueue()
         queue.add(JOB)
         worker = asyncio.create_task(queue.work(reconciler.reconcile))

@@ -8,8 +8,8 @@ from dreambooth_operator.cluster import ApiFault
 from dreambooth_operator.reflector import Reflector
 
 
-def config_map(version, name="robot-job"):
-    return {"kind": "ConfigMap", "metadata": {"name": name, "namespace": "team", "resourceVersion": version}}
+def service(version, name="robot-job"):
+    return {"kind": "Service", "metadata": {"name": name, "namespace": "team", "resourceVersion": version}}
 
 
 class Cluster:
@@ -20,7 +20,7 @@ class Cluster:
 
     async def list_page(self, *_):
         await self.listing.wait()
-        return {"items": [config_map("4", "listed")], "metadata": {"resourceVersion": "5"}}
+        return {"items": [service("4", "listed")], "metadata": {"resourceVersion": "5"}}
 
     async def watch(self, *_):
         while event := await self.events.get():
@@ -48,7 +48,7 @@ class Sink:
 async def watched():
     """A reflector that runs, its API server and its sink."""
     cluster, sink = Cluster(), Sink()
-    reflector = Reflector(cluster, sink, "ConfigMap", "team", "")
+    reflector = Reflector(cluster, sink, "Service", "team", "")
     task = asyncio.create_task(reflector.run())
     yield reflector, cluster, sink
     task.cancel()
@@ -63,7 +63,7 @@ async def test_what_was_written_is_known_before_the_watch_tells_of_it(watched):
     reflector, cluster, sink = watched
     cluster.listing.set()
     await reflector.synced.wait()
-    reflector.wrote(config_map("6"))
+    reflector.wrote(service("6"))
     assert sink.names == ["listed", "robot-job"]
 
 
@@ -72,16 +72,16 @@ async def test_what_was_deleted_before_the_answer_came_does_not_come_back(watche
     cluster.listing.set()
     await reflector.synced.wait()
     for change, version in (("ADDED", "6"), ("DELETED", "7")):
-        cluster.events.put_nowait({"type": change, "object": config_map(version)})
+        cluster.events.put_nowait({"type": change, "object": service(version)})
     await settled()
-    reflector.wrote(config_map("6"))
+    reflector.wrote(service("6"))
     assert sink.names == ["listed"]
 
 
 async def test_while_all_is_listed_the_list_alone_counts(watched):
     reflector, cluster, sink = watched
     await settled()
-    reflector.wrote(config_map("6"))
+    reflector.wrote(service("6"))
     assert sink.names == []
     cluster.listing.set()
     await reflector.synced.wait()
@@ -90,5 +90,5 @@ async def test_while_all_is_listed_the_list_alone_counts(watched):
     # The watch has ended with 410, and the reflector lists anew.
     while reflector.broken == float("-inf"):
         await asyncio.sleep(0)
-    reflector.wrote(config_map("6"))
+    reflector.wrote(service("6"))
     assert sink.names == ["listed"]

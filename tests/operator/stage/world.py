@@ -22,7 +22,7 @@ from tests.operator.stage.api import Api
 from tests.operator.stage.apiserver import TOKENS
 
 IMAGES = {"DREAMBOOTH_TRAINER_IMAGE": "dreambooth/trainer:1", "DREAMBOOTH_SERVER_IMAGE": "dreambooth/server:1"}
-CHILDREN = ("jobs", "services", "configmaps", "deployments", "horizontalpodautoscalers", "poddisruptionbudgets")
+CHILDREN = ("jobs", "services", "deployments", "horizontalpodautoscalers", "poddisruptionbudgets")
 
 
 def job(name: str, **spec: Any) -> dict[str, Any]:

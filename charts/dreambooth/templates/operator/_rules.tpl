@@ -28,13 +28,13 @@
   resources: [poddisruptionbudgets]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [services, configmaps]
+  resources: [services]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
 - apiGroups: [""] # Only whether they are there; save those that a model's serving.access names: their entries are API keys.
-  resources: [secrets, persistentvolumeclaims]
+  resources: [secrets, persistentvolumeclaims, configmaps]
   verbs: [get]
 - apiGroups: [""] # Why a Job is not let make pods (a quota), the Job controller says in events only.
   resources: [events]
