@@ -447,8 +447,9 @@ class DreamBoothJob(ApiModel):
 
     __cel__ = tuple(
         (
-            "!has(self.status) || !has(self.status.phase) || self.status.phase == 'Pending' "
-            "|| (self.status.phase == 'Suspended' && !has(self.status.startTime)) "
+            # By what was before: the status that begins a job need not be kept waiting for the comparison.
+            "!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Pending' "
+            "|| (oldSelf.status.phase == 'Suspended' && !has(oldSelf.status.startTime)) "
             f"|| self.spec.{field} == oldSelf.spec.{field}",
             f"spec.{field} is immutable once the job has started: make a new job with a new name",
             f".spec.{field}",
