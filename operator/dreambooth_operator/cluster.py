@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any, NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -75,6 +76,9 @@ async def connect(fence: Fence) -> "Cluster":
         await config.load_kube_config(client_configuration=configuration)
     # Every watch holds a connection: with many namespaces a limit would leave none for the rest.
     configuration.connection_pool_maxsize = 0
+    # aiohttp would ask the environment anew, in a thread, at every request: that took longer than the request.
+    configuration.client_session_kwargs = {"trust_env": False}
+    configuration.proxy = configuration.proxy or _proxy(configuration.host)
     return Cluster(client.ApiClient(configuration), fence)
 
 
@@ -260,6 +264,12 @@ class Cluster:
             raise ApiFault(e.status or 0, _said(e), _retry_after(e)) from e
         except (aiohttp.ClientError, TimeoutError, OSError) as e:
             raise ApiFault(0, f"the API server was not reached: {e!r}") from e
+
+
+def _proxy(host: str) -> str | None:
+    """The environment's proxy (HTTPS_PROXY, NO_PROXY) on the way to a URL."""
+    url = urlsplit(host)
+    return None if proxy_bypass(url.netloc) else getproxies().get(url.scheme)
 
 
 def _said(error: ApiException | DynamicApiError) -> str:

@@ -1,11 +1,12 @@
-"""What a name of a user's becomes in a request, read off a real server's raw paths."""
+"""What goes over the wire, read off a real server: a user's name in a path, and by which proxy it goes."""
 
 import pytest
+import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from kubernetes.aio import client
+from kubernetes.aio import client, config
 
-from dreambooth_operator.cluster import Cluster
+from dreambooth_operator.cluster import ApiFault, Cluster, connect
 from dreambooth_operator.fence import Fence
 
 
@@ -31,3 +32,33 @@ async def test_a_name_never_leaves_its_place_in_the_path(name):
         assert found not in ("", ".", "..")
         assert "?" not in found
     assert len(asked) == (name not in (".", ".."))
+
+
+@pytest.mark.parametrize(("passed_by", "asked"), [("", "http://api.invalid"), ("api.invalid", None)])
+async def test_the_environments_proxy_is_gone_through(monkeypatch, tmp_path, passed_by, asked):
+    """`.invalid` has no address: it is the proxy that is asked for it, or nobody."""
+    paths = []
+
+    async def answer(request):
+        paths.append(request.raw_path)
+        return web.json_response({"metadata": {"name": "token"}})
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    async with TestServer(app) as server:
+        named = {"clusters": [{"name": "c", "cluster": {"server": "http://api.invalid"}}],
+                 "users": [{"name": "u", "user": {"token": "t"}}],
+                 "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}]}  # fmt: skip
+        path = tmp_path / "kubeconfig"
+        path.write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", "current-context": "x", **named}))
+        monkeypatch.setattr(config.kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+        monkeypatch.setenv("http_proxy", str(server.make_url("")))
+        monkeypatch.setenv("no_proxy", passed_by)
+        cluster = await connect(Fence())
+        if asked:
+            assert await cluster.find("Secret", "team", "token")
+        else:
+            with pytest.raises(ApiFault):
+                await cluster.find("Secret", "team", "token")
+        await cluster.close()
+    assert paths == ([f"{asked}/api/v1/namespaces/team/secrets/token"] if asked else [])
