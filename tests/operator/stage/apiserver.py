@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,8 +118,8 @@ class ApiServer:
 
 
 @contextlib.contextmanager
-def running(audit: bool = True) -> Iterator[ApiServer]:
-    """An API server with our CRDs, until the block ends."""
+def running(*options: str, audit: bool = True) -> Iterator[ApiServer]:
+    """An API server with our CRDs, and with further `options` of its own, until the block ends."""
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="apiserver-")))
         etcd, port = free_port(), free_port()
@@ -129,7 +129,7 @@ def running(audit: bool = True) -> Iterator[ApiServer]:
         (folder / "audit.yaml").write_text(AUDIT)
         (folder / "audit.log").touch()
         url, pids = f"https://127.0.0.1:{port}", {}
-        for name, command in _commands(folder, etcd, port, audit).items():
+        for name, command in _commands(folder, etcd, port, audit, options).items():
             log = stack.enter_context((folder / f"{name}.log").open("wb"))
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
             stack.callback(_stop, process)
@@ -140,7 +140,7 @@ def running(audit: bool = True) -> Iterator[ApiServer]:
         yield server
 
 
-def _commands(folder: Path, etcd: int, port: int, audit: bool) -> dict[str, list[str]]:
+def _commands(folder: Path, etcd: int, port: int, audit: bool, options: Sequence[str]) -> dict[str, list[str]]:
     address = f"http://127.0.0.1:{etcd}"
     audited = [f"--audit-policy-file={folder}/audit.yaml", f"--audit-log-path={folder}/audit.log"] if audit else []
     return {
@@ -157,7 +157,7 @@ def _commands(folder: Path, etcd: int, port: int, audit: bool) -> dict[str, list
             "--service-account-issuer=https://kubernetes.default.svc",
             f"--service-account-key-file={folder}/accounts.key",
             f"--service-account-signing-key-file={folder}/accounts.key",
-            "--max-requests-inflight=800", "--max-mutating-requests-inflight=400", *audited,
+            "--max-requests-inflight=800", "--max-mutating-requests-inflight=400", *audited, *options,
         ],
     }  # fmt: skip
 
