@@ -1,7 +1,7 @@
 """The one file that talks to the API server."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -11,7 +11,8 @@ from kubernetes.aio import client, config
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.dynamic import DynamicClient
 from kubernetes.aio.dynamic.exceptions import DynamicApiError
-from pydantic_core import from_json
+from pydantic_core import SchemaValidator, from_json
+from pydantic_core import core_schema as schema
 
 from dreambooth_api import names
 from dreambooth_operator import metrics
@@ -23,6 +24,9 @@ TIMEOUT = 10.0
 LEASE_TIMEOUT = 4.0
 # How long the API server is asked to keep a watch open, and how long it may take to begin one, seconds.
 WATCH_SECONDS = 600
+# What is read of the objects of a list: the rest (`managedFields` can be half of one) is never made into Python's.
+METADATA = ("name", "namespace", "uid", "resourceVersion", "generation", "labels", "annotations", "ownerReferences",
+            "creationTimestamp", "deletionTimestamp")  # fmt: skip
 METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
@@ -56,6 +60,19 @@ RESOURCES = {
     "Pod": Resource("v1", "pods"),
     "Lease": Resource("coordination.k8s.io/v1", "leases"),
 }
+
+
+def _only(fields: Mapping[str, schema.CoreSchema]) -> schema.CoreSchema:
+    """JSON objects, without any but these fields."""
+    return schema.typed_dict_schema({k: schema.typed_dict_field(v, required=False) for k, v in fields.items()})
+
+
+def _anything(*fields: str) -> dict[str, schema.CoreSchema]:
+    return dict.fromkeys(fields, schema.any_schema())
+
+
+ITEM = _only(_anything("apiVersion", "kind", "spec", "status") | {"metadata": _only(_anything(*METADATA))})
+PAGE = SchemaValidator(_only(_anything("metadata") | {"items": schema.list_schema(ITEM)}))
 
 
 class ApiFault(Exception):
@@ -98,7 +115,8 @@ class Cluster:
         """A page of a list, of all namespaces if `namespace` is empty. Raises ApiFault."""
         query = [("limit", str(limit))] + ([("continue", token)] if token else [])
         query += [("labelSelector", selector)] if selector else []
-        return await self._call("get", RESOURCES[kind].path(namespace), "list", query_params=query)
+        path = RESOURCES[kind].path(namespace)
+        return await self._call("get", path, "list", decode=PAGE.validate_json, query_params=query)
 
     async def watch(
         self, kind: str, namespace: str, selector: str, version: str, silence: float
@@ -245,13 +263,20 @@ class Cluster:
         """A write, over before the lease may be another's. Raises NotLeading, ApiFault."""
         return await self._call(method, path, verb, self._fence.budget(TIMEOUT), **options)
 
-    async def _call(self, method: str, path: str, verb: str, timeout: float = TIMEOUT, **options: Any) -> Body:
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        verb: str,
+        timeout: float = TIMEOUT,
+        decode: Callable[[bytes], Any] = from_json,
+        **options: Any,
+    ) -> Body:
         try:
             # Over all of it: aiohttp's own limit begins anew where a body is read late.
             async with asyncio.timeout(timeout):
                 answer = await self._answer(method, path, verb, timeout, **options)
-                # Of all that follows a list, parsing it costs the most.
-                return from_json(await answer.read())
+                return decode(await answer.read())
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as e:
             raise ApiFault(0, f"the API server's answer broke off: {e!r}") from e
 

@@ -95,22 +95,35 @@ class Reflector:
     async def _list(self) -> None:
         """Everything, page by page. Raises ApiFault, with 410 when the pages expired half-way."""
         present: set[tuple[str, str]] = set()
-        token, version = "", ""
-        while True:
-            page = await self.cluster.list_page(self.kind, self.namespace, self.selector, PAGE, token)
-            self.heard = time.monotonic()
-            for body in page["items"]:
-                # The items of a list of Kubernetes' own kinds do not say what they are.
-                body |= {"apiVersion": RESOURCES[self.kind].api_version, "kind": self.kind}
-                present.add((body["metadata"]["namespace"], body["metadata"]["name"]))
-                self.sink.changed(self.kind, body)
-            version, token = page["metadata"]["resourceVersion"], page["metadata"].get("continue") or ""
-            # A page is hundreds of objects; others have work, too.
-            await asyncio.sleep(0)
-            if not token:
-                break
+        version = ""
+        coming: asyncio.Task[Body] | None = self._page("")
+        try:
+            while coming:
+                page = await coming
+                self.heard = time.monotonic()
+                version, token = page["metadata"]["resourceVersion"], page["metadata"].get("continue")
+                # The API server makes the next one while this one is taken in.
+                coming = self._page(token) if token else None
+                # A page is hundreds of objects; others have work, too.
+                await asyncio.sleep(0)
+                present |= self._take_in(page["items"])
+                del page
+        finally:
+            if coming:
+                coming.cancel()
         self.sink.replace(self.kind, self.namespace, present)
         self._version = version
+
+    def _page(self, token: str) -> asyncio.Task[Body]:
+        return asyncio.create_task(self.cluster.list_page(self.kind, self.namespace, self.selector, PAGE, token))
+
+    def _take_in(self, bodies: list[Body]) -> set[tuple[str, str]]:
+        """Objects of a list; returns their names."""
+        for body in bodies:
+            # The items of a list of Kubernetes' own kinds do not say what they are.
+            body |= {"apiVersion": RESOURCES[self.kind].api_version, "kind": self.kind}
+            self.sink.changed(self.kind, body)
+        return {(body["metadata"]["namespace"], body["metadata"]["name"]) for body in bodies}
 
     async def _watch(self) -> None:
         """Events until the server ends the watch, or it falls silent. Raises ApiFault."""

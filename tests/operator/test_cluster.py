@@ -34,6 +34,23 @@ async def test_a_name_never_leaves_its_place_in_the_path(name):
     assert len(asked) == (name not in (".", ".."))
 
 
+async def test_of_a_list_only_what_is_read_is_kept():
+    kept = {"metadata": {"name": "a", "namespace": "team", "labels": {"x": "y"}}, "spec": {"a": [1]}, "status": {}}
+    item = {**kept, "metadata": {**kept["metadata"], "managedFields": [{"manager": "kubectl"}]}}
+
+    async def answer(_):
+        return web.json_response({"kind": "JobList", "metadata": {"resourceVersion": "5"}, "items": [item]})
+
+    app = web.Application()
+    app.router.add_get("/apis/batch/v1/namespaces/team/jobs", answer)
+    async with TestServer(app) as server:
+        configuration = client.Configuration(host=str(server.make_url("")).rstrip("/"))
+        cluster = Cluster(client.ApiClient(configuration), Fence())
+        page = await cluster.list_page("Job", "team", "", 500, "")
+        await cluster.close()
+    assert page == {"metadata": {"resourceVersion": "5"}, "items": [kept]}
+
+
 @pytest.mark.parametrize(("passed_by", "asked"), [("", "http://api.invalid"), ("api.invalid", None)])
 async def test_the_environments_proxy_is_gone_through(monkeypatch, tmp_path, passed_by, asked):
     """`.invalid` has no address: it is the proxy that is asked for it, or nobody."""

@@ -1,4 +1,4 @@
-"""What a write was answered with goes ahead of the watch, and never behind it."""
+"""How all is listed; what a write was answered with goes ahead of the watch, and never behind it."""
 
 import asyncio
 
@@ -92,3 +92,40 @@ async def test_while_all_is_listed_the_list_alone_counts(watched):
         await asyncio.sleep(0)
     reflector.wrote(service("6"))
     assert sink.names == ["listed"]
+
+
+class Pages(Cluster):
+    """Three pages of one object each; the last one may expire."""
+
+    def __init__(self, expired=False):
+        super().__init__()
+        self.asked, self.expired = [], expired
+
+    async def list_page(self, kind, namespace, selector, limit, token):
+        self.asked.append(token)
+        if token == "2" and self.expired:
+            raise ApiFault(410, "expired")
+        following = {"": "1", "1": "2", "2": ""}[token]
+        return {"items": [service("4", f"page-{token}")], "metadata": {"resourceVersion": "5", "continue": following}}
+
+
+async def test_a_page_is_asked_for_before_the_one_before_it_is_taken_in():
+    cluster, sink, asked = Pages(), Sink(), []
+    sink.changed = lambda kind, body: asked.append((body["metadata"]["name"], list(cluster.asked)))
+    reflector = Reflector(cluster, sink, "Service", "team", "")
+    task = asyncio.create_task(reflector.run())
+    await reflector.synced.wait()
+    task.cancel()
+    assert asked == [("page-", ["", "1"]), ("page-1", ["", "1", "2"]), ("page-2", ["", "1", "2"])]
+
+
+async def test_of_a_list_that_expired_half_way_nothing_is_gone():
+    cluster, sink = Pages(expired=True), Sink()
+    sink.names = ["known"]
+    reflector = Reflector(cluster, sink, "Service", "team", "")
+    task = asyncio.create_task(reflector.run())
+    while reflector.broken == float("-inf"):
+        await asyncio.sleep(0)
+    task.cancel()
+    assert sink.names == ["known", "page-", "page-1"]
+    assert not reflector.synced.is_set()
