@@ -47,7 +47,9 @@ async def measure(server: apiserver.ApiServer, side_by_side: int, log: Path) -> 
         runs: list[Awaitable[dict[str, Any]]] = [
             faults.killed_process(server, api, f"kill-{n}", n, log) for n in range(calm.writes)
         ]
-        runs += [faults.disturbed(server, api, f"fault-{name}", rules) for name, rules in faults.FAULTS.items()]
+        runs += [
+            faults.disturbed(server, api, f"fault-{name}", rules, calm.state) for name, rules in faults.FAULTS.items()
+        ]
         found = await asyncio.gather(*map(outcome, runs))
         twice = [f"{namespace}/{name}" for (namespace, name), count in driver.started.items() if count > 1]
     outcomes = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from typing import Any
@@ -60,11 +61,11 @@ def query(name: str) -> bytes:
 
 
 def resolves(name: str, address: str, server: str = DNS_SERVICE, seconds: float = 1.0, port: int = 53) -> bool:
-    """True when the DNS server answers `name` with `address`, which ends an A record's answer."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
-        line.settimeout(seconds)
-        try:
+    """True when the DNS server answers `name` with `address`, which ends an A record's answer; asked up to three times,
+    as a datagram may be lost."""
+    for _ in range(3):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line, contextlib.suppress(OSError):
+            line.settimeout(seconds)
             line.sendto(query(name), (server, port))
             return line.recv(512).endswith(socket.inet_aton(address))
-        except OSError:
-            return False
+    return False

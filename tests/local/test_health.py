@@ -16,17 +16,19 @@ def test_a_dns_question_is_as_the_rfc_has_it():
 
 
 @contextmanager
-def dns_server(answer: bytes):
-    """Answers one question; yields the list of questions seen and the port."""
+def dns_server(*answers: bytes | None):
+    """Answers as many questions, None with silence; yields the list of questions seen and the port."""
     seen: list[bytes] = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as line:
         line.bind(("127.0.0.1", 0))
         line.settimeout(5)
 
         def serve() -> None:
-            question, client = line.recvfrom(512)
-            seen.append(question)
-            line.sendto(question + answer, client)
+            for answer in answers:
+                question, client = line.recvfrom(512)
+                seen.append(question)
+                if answer:
+                    line.sendto(question + answer, client)
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -39,6 +41,12 @@ def test_a_name_resolves_when_the_answer_is_the_address(answer, right):
     with dns_server(socket.inet_aton(answer)) as (seen, port):
         assert health.resolves("x.y", "10.96.0.1", "127.0.0.1", port=port) is right
     assert seen == [health.query("x.y")]
+
+
+def test_a_datagram_that_is_lost_is_sent_again():
+    with dns_server(None, socket.inet_aton("10.96.0.1")) as (seen, port):
+        assert health.resolves("x.y", "10.96.0.1", "127.0.0.1", seconds=0.5, port=port)
+    assert len(seen) == 2
 
 
 def test_silence_is_no_answer():

@@ -47,7 +47,7 @@ async def test_killed_after_any_write_it_ends_as_if_undisturbed(server):
 async def test_under_a_fault_it_ends_as_if_undisturbed(server, fault):
     async with stage(server) as (api, driver):
         calm = await faults.undisturbed(server, api, f"calm-{fault}")
-        state = await faults.disturbed(server, api, f"fault-{fault}", faults.FAULTS[fault])
+        state = await faults.disturbed(server, api, f"fault-{fault}", faults.FAULTS[fault], calm.state)
         assert state == calm.state
         assert set(driver.started.values()) == {1}
         assert driver.failures == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +25,18 @@ class Calm:
     writes: int
 
 
-async def _settled(api: Api, namespace: str) -> dict[str, Any]:
-    """The final state, once it does not change any more."""
+async def _settled(api: Api, namespace: str, wanted: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The final state, once it does not change any more. What is refused is tried again, ever later: for a state other
+    than `wanted` that may take until the patience is over."""
     await world.finished(api, namespace, "robot", PATIENCE)
-    before = None
-    while (state := await world.final_state(api, namespace)) != before:
+    before, deadline = None, time.monotonic() + PATIENCE
+    while True:
+        # Namespaces differ from run to run.
+        state = world.without_namespace(await world.final_state(api, namespace), namespace)
+        if state == before and (wanted in (None, state) or time.monotonic() > deadline):
+            return state
         before = state
         await asyncio.sleep(0.7)
-    # Namespaces differ from run to run.
-    return world.without_namespace(state, namespace)
 
 
 async def undisturbed(server: ApiServer, api: Api, namespace: str) -> Calm:
@@ -108,12 +112,14 @@ async def killed_process(server: ApiServer, api: Api, namespace: str, number: in
             await process.wait()
 
 
-async def disturbed(server: ApiServer, api: Api, namespace: str, rules: dict[str, Any]) -> dict[str, Any]:
-    """A run through a proxy with rules."""
+async def disturbed(
+    server: ApiServer, api: Api, namespace: str, rules: dict[str, Any], wanted: dict[str, Any]
+) -> dict[str, Any]:
+    """A run through a proxy with rules, that is to end as `wanted`."""
     await api.namespace(namespace)
     async with Proxy(**rules).standing_before(server) as proxy, world.operating(proxy.url, namespace):
         await api.create(api.path("dreamboothjobs", namespace), world.job("robot"))
-        return await _settled(api, namespace)
+        return await _settled(api, namespace, wanted)
 
 
 def refusing(status: int, share: float, **headers: str) -> dict[str, Any]:
