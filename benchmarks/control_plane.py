@@ -4,22 +4,24 @@ python benchmarks/control_plane.py [--jobs 1000] [--peer FOLDER] [--soak SECONDS
 
 The operator's own process before a real API server and etcd on loopback. There are no nodes: the tests' driver makes
 each Job's pod, which then waits. Jobs are created as fast as the server takes them, then at 5 a second for a minute
-(`--rate-seconds`), three times; then the operator is restarted, three times: of each the median counts, as a machine is
-seldom as fast twice. The API server does not compare its caches with etcd meanwhile: at some time of every five to
-seven minutes that keeps both cores busy for seconds, in one's minute and not in another's. `--peer` does the same with
-Kubeflow Trainer and JobSet of FOLDER (`timed/controllers.py` says how to get them), as they are shipped, and once more
-without their limit of requests a second, each time before an API server of its own. `--soak` lets jobs come and go for
-so long afterwards, driven to their ends by the driver. One JSON object; `--plot` draws it.
+(`--rate-seconds`), five times; then the operator is restarted, five times: of each the median counts, as a machine is
+seldom as fast twice. `--peer` does the same with Kubeflow Trainer and JobSet of FOLDER (`timed/controllers.py` says how
+to get them), as they are shipped, and once more without their limit of requests a second, each before an API server of
+its own; their minutes and restarts take turns with the operator's. The API servers do not compare their caches with
+etcd: at some time of every five to seven minutes that keeps both cores busy for seconds. `--soak` lets jobs come and go
+for so long afterwards, driven to their ends by the driver. One JSON object; `--plot` draws it.
 """
 
 import argparse
 import asyncio
+import contextlib
+import functools
 import math
 import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +40,17 @@ from tests.operator.stage.driver import Driver  # noqa: E402
 NAMESPACES = 10
 CREATORS = 16
 RATE = 5
-MINUTES = 3
-RESTARTS = 3
+MINUTES = 5
+RESTARTS = 5
 UNCOMPARED = "--feature-gates=DetectCacheInconsistency=false"
 # Requests a second: more than an API server of two cores answers.
 UNLIMITED = 10_000
+OWN = "this operator"
 SHIPPED, FREED = "Kubeflow Trainer, as shipped", "Kubeflow Trainer, without its rate limit"
 
+Figures = dict[str, Any]
 Curve = list[tuple[float, int]]
+Curves = dict[str, Curve]
 Start = Callable[[apiserver.ApiServer, Api, Path], Controllers]
 
 
@@ -111,7 +116,7 @@ async def children(found: Controllers, wanted: int, begun: float, curve: Curve) 
     return time.monotonic() - begun
 
 
-async def burst(found: Controllers, jobs: int, curve: Curve) -> dict[str, Any]:
+async def burst(found: Controllers, jobs: int, curve: Curve) -> Figures:
     """All at once, as fast as the server takes them."""
     before, used, begun = await found.samples(), found.usage(), time.monotonic()
     waiting = asyncio.create_task(children(found, jobs, begun, curve))
@@ -138,15 +143,7 @@ async def burst(found: Controllers, jobs: int, curve: Curve) -> dict[str, Any]:
     }
 
 
-async def minutes(found: Controllers, first: int, seconds: int) -> dict[str, Any]:
-    """The median of MINUTES by p99, and p50 and p99 of each, as they came."""
-    every = [await steady(found, first + n * RATE * seconds, seconds) for n in range(MINUTES)]
-    waits = [one["secondsToFirstChild"] for one in every]
-    median = sorted(every, key=lambda one: one["secondsToFirstChild"]["p99"])[MINUTES // 2]
-    return {**median, "secondsToFirstChildOfAll": waits}
-
-
-async def steady(found: Controllers, first: int, seconds: int) -> dict[str, Any]:
+async def steady(found: Controllers, first: int, seconds: int) -> Figures:
     """Jobs at RATE a second: from the answer to `create` until the job's first Job exists, seconds."""
     made: dict[str, float] = {}
     seen: dict[str, float] = {}
@@ -178,13 +175,7 @@ async def steady(found: Controllers, first: int, seconds: int) -> dict[str, Any]
     }
 
 
-async def restarts(found: Controllers, jobs: int) -> dict[str, Any]:
-    """The median of RESTARTS by the time until all is in sync, and the times of all."""
-    every = sorted([await restart(found, jobs) for _ in range(RESTARTS)], key=lambda one: one["secondsUntilInSync"])
-    return {**every[RESTARTS // 2], "secondsUntilInSyncOfAll": [one["secondsUntilInSync"] for one in every]}
-
-
-async def restart(found: Controllers, jobs: int) -> dict[str, Any]:
+async def restart(found: Controllers, jobs: int) -> Figures:
     """From the new processes' start until they have looked at every job."""
     await found.stop()
     begun = time.monotonic()
@@ -202,27 +193,61 @@ async def restart(found: Controllers, jobs: int) -> dict[str, Any]:
     }
 
 
+async def in_turns(
+    times: int, everyone: dict[str, Controllers], look: Callable[[Controllers, int], Awaitable[Figures]]
+) -> dict[str, list[Figures]]:
+    """What `look` finds of each, so many times: the machine's good and bad minutes come to all."""
+    found: dict[str, list[Figures]] = {name: [] for name in everyone}
+    for n in range(times):
+        for name, one in everyone.items():
+            found[name].append(await look(one, n))
+    return found
+
+
+def median(every: list[Figures], value: Callable[[Figures], float], name: str) -> Figures:
+    """The one with the median of a value, and under `name` the values of all, as they came."""
+    return {**sorted(every, key=value)[len(every) // 2], name: [value(one) for one in every]}
+
+
 async def measure(
-    server: apiserver.ApiServer, start: Start, options: argparse.Namespace, curve: Curve, soaked: float = 0
-) -> dict[str, Any]:
-    """All phases."""
-    with tempfile.TemporaryDirectory() as folder:
-        async with Api.of(server) as api:
-            found = start(server, api, Path(folder))
-            for n in range(NAMESPACES):
-                await api.namespace(f"load-{n}")
-            try:
-                await found.install()
-                async with Driver.at_work(api, nodes=False):
-                    figures: dict[str, Any] = {"jobs": options.jobs}
-                    figures["burst"] = await burst(found, options.jobs, curve)
-                    figures["steady"] = await minutes(found, options.jobs, options.rate_seconds)
-                figures["restart"] = await restarts(found, options.jobs + MINUTES * RATE * options.rate_seconds)
-                if soaked and isinstance(found, Operator):
-                    figures["soak"] = await soak.soak(found, soaked)
-            finally:
-                await found.stop()
-    return figures
+    servers: dict[str, apiserver.ApiServer], starts: dict[str, Start], options: argparse.Namespace, curves: Curves
+) -> dict[str, Figures]:
+    """All phases, by name."""
+    seconds, jobs = options.rate_seconds, options.jobs + MINUTES * RATE * options.rate_seconds
+    async with contextlib.AsyncExitStack() as stack:
+        everyone = {name: await ready(stack, servers[name], start) for name, start in starts.items()}
+        async with contextlib.AsyncExitStack() as driven:
+            for one in everyone.values():
+                await driven.enter_async_context(Driver.at_work(one.api, nodes=False))
+            bursts = {name: await burst(one, options.jobs, curves[name]) for name, one in everyone.items()}
+            minutes = await in_turns(
+                MINUTES, everyone, lambda one, n: steady(one, options.jobs + n * RATE * seconds, seconds)
+            )
+        restarts = await in_turns(RESTARTS, everyone, lambda one, n: restart(one, jobs))
+        found = {
+            name: {
+                "jobs": options.jobs,
+                "burst": bursts[name],
+                "steady": median(minutes[name], lambda one: one["secondsToFirstChild"]["p99"], "p99OfAll"),
+                "restart": median(restarts[name], lambda one: one["secondsUntilInSync"], "secondsUntilInSyncOfAll"),
+            }
+            for name in everyone
+        }
+        own = everyone[OWN]
+        if options.soak and isinstance(own, Operator):
+            found[OWN]["soak"] = await soak.soak(own, options.soak)
+    return found
+
+
+async def ready(stack: contextlib.AsyncExitStack, server: apiserver.ApiServer, start: Start) -> Controllers:
+    """Controllers at work before their API server, with namespaces for the load, until the stack is left."""
+    api = await stack.enter_async_context(Api.of(server))
+    found = start(server, api, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+    for n in range(NAMESPACES):
+        await api.namespace(f"load-{n}")
+    stack.push_async_callback(found.stop)
+    await found.install()
+    return found
 
 
 VALUES: dict[str, tuple[Callable[[dict[str, Any]], float], str]] = {
@@ -241,10 +266,10 @@ GOALS = {
 }
 
 
-def goals(figures: dict[str, Any]) -> dict[str, Any]:
+def goals(figures: dict[str, Any]) -> Figures:
     """The issue's goals, at the number of jobs that was measured; and to be the peer's equal in everything."""
 
-    def held(name: str, goal: float) -> dict[str, Any]:
+    def held(name: str, goal: float) -> Figures:
         value, sign = VALUES[name][0](figures), VALUES[name][1]
         return {"value": value, "goal": goal, "met": value >= goal if sign == ">=" else value <= goal}
 
@@ -286,23 +311,19 @@ def main() -> None:
     parser.add_argument("--soak", type=float, default=0, metavar="SECONDS")
     parser.add_argument("--plot", default="", metavar="FILE.png")
     options = parser.parse_args()
-    curves: dict[str, Curve] = {}
-
-    def run(name: str, start: Start, soaked: float = 0) -> dict[str, Any]:
-        with apiserver.running(UNCOMPARED, audit=False) as server:
-            return asyncio.run(measure(server, start, options, curves.setdefault(name, []), soaked))
-
+    starts: dict[str, Start] = {OWN: Operator}
     if options.peer:
         options.peer = options.peer.absolute()
         check_peer(options.peer)
-    figures = run("this operator", Operator, options.soak)
+        for name, limit in {SHIPPED: None, FREED: UNLIMITED}.items():
+            starts[name] = functools.partial(Peer, checkouts=options.peer, limit=limit)
+    curves: Curves = {name: [] for name in starts}
+    with contextlib.ExitStack() as stack:
+        servers = {name: stack.enter_context(apiserver.running(UNCOMPARED, audit=False)) for name in starts}
+        peers = asyncio.run(measure(servers, starts, options, curves))
+    figures = peers.pop(OWN)
     if options.peer:
-        limits = {SHIPPED: None, FREED: UNLIMITED}
-        figures["peers"] = {
-            name: run(name, lambda *where, limit=limit: Peer(*where, options.peer, limit))
-            for name, limit in limits.items()
-        }
-        figures["peerVersions"] = controllers.versions(options.peer)
+        figures |= {"peers": peers, "peerVersions": controllers.versions(options.peer)}
     if options.plot:
         plot(curves, options.jobs, options.plot)
     size = round(psutil.virtual_memory().total / 2**30)
