@@ -7,9 +7,10 @@ each Job's pod, which then waits. Jobs are created as fast as the server takes t
 (`--rate-seconds`), five times; then the operator is restarted, five times: of each the median counts, as a machine is
 seldom as fast twice. `--peer` does the same with Kubeflow Trainer and JobSet of FOLDER (`timed/controllers.py` says how
 to get them), as they are shipped, and once more without their limit of requests a second, each before an API server of
-its own; their minutes and restarts take turns with the operator's. The API servers do not compare their caches with
-etcd: at some time of every five to seven minutes that keeps both cores busy for seconds. `--soak` lets jobs come and go
-for so long afterwards, driven to their ends by the driver. One JSON object; `--plot` draws it.
+its own; their minutes and restarts take turns with the operator's. The API servers do not list everything anew to
+compare their caches with etcd, as by default they do at some time of every five to seven and a half minutes, in one's
+minute and not in another's. `--soak` lets jobs come and go for so long afterwards, driven to their ends by the driver.
+One JSON object; `--plot` draws it.
 """
 
 import argparse
@@ -250,7 +251,7 @@ async def ready(stack: contextlib.AsyncExitStack, server: apiserver.ApiServer, s
     return found
 
 
-VALUES: dict[str, tuple[Callable[[dict[str, Any]], float], str]] = {
+VALUES: dict[str, tuple[Callable[[Figures], float], str]] = {
     "seconds until all children exist": (lambda f: f["burst"]["secondsUntilAllChildrenExist"], "<="),
     "jobs per second and core": (lambda f: f["burst"]["jobsPerCpuSecond"], ">="),
     "API calls a job": (lambda f: f["burst"]["apiCallsPerJob"], "<="),
@@ -266,7 +267,7 @@ GOALS = {
 }
 
 
-def goals(figures: dict[str, Any]) -> Figures:
+def goals(figures: Figures) -> Figures:
     """The issue's goals, at the number of jobs that was measured; and to be the peer's equal in everything."""
 
     def held(name: str, goal: float) -> Figures:

@@ -19,10 +19,11 @@ OWN_KINDS = (names.JOB_KIND, names.MODEL_KIND, names.POOL_KIND)
 POD = "Pod"
 SELECTOR = f"{names.LABEL_MANAGED_BY}={names.MANAGER}"
 
+# What is read of any object's metadata; not `managedFields`, which can be half of the object.
+METADATA = ("name", "namespace", "uid", "resourceVersion", "generation", "labels", "annotations", "ownerReferences",
+            "creationTimestamp", "deletionTimestamp")  # fmt: skip
 # Annotations that nobody reads here, and that are as long as the rest together.
 _UNREAD = ("kubectl.kubernetes.io/last-applied-configuration", names.ANNOTATION_JOB)
-_POD_METADATA = ("name", "namespace", "uid", "resourceVersion", "labels", "annotations", "ownerReferences",
-                 "creationTimestamp", "deletionTimestamp")  # fmt: skip
 _POD_STATUS = ("phase", "reason", "message", "podIP", "conditions", "containerStatuses", "startTime")
 
 Name = tuple[str, str]
@@ -30,7 +31,7 @@ Name = tuple[str, str]
 
 def slim(body: Mapping[str, Any]) -> Body:
     """An object without what nobody reads and costs the most memory."""
-    metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
+    metadata = {key: body["metadata"][key] for key in METADATA if key in body["metadata"]}
     if annotations := metadata.get("annotations"):
         metadata["annotations"] = {key: value for key, value in annotations.items() if key not in _UNREAD}
     return {**body, "metadata": metadata}
@@ -38,10 +39,9 @@ def slim(body: Mapping[str, Any]) -> Body:
 
 def slim_pod(body: Mapping[str, Any]) -> Body:
     """A pod as far as causes and progress need it."""
-    metadata, status = slim(body)["metadata"], body.get("status") or {}
-    node = (body.get("spec") or {}).get("nodeName")
+    status, node = body.get("status") or {}, (body.get("spec") or {}).get("nodeName")
     return {
-        "metadata": {key: metadata[key] for key in _POD_METADATA if key in metadata},
+        "metadata": slim(body)["metadata"],
         "spec": {"nodeName": node} if node else {},
         "status": {key: status[key] for key in _POD_STATUS if key in status},
     }

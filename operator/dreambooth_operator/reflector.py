@@ -107,6 +107,7 @@ class Reflector:
                 # A page is hundreds of objects; others have work, too.
                 await asyncio.sleep(0)
                 present |= self._take_in(page["items"])
+                # Not two of them in memory.
                 del page
         finally:
             if coming:

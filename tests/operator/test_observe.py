@@ -88,6 +88,8 @@ def test_caches_hold_no_managed_fields_and_of_pods_and_jobs_only_what_is_read(ma
     body = make.job(managedFields=[{"big": 1}])
     assert "managedFields" not in slim(body)["metadata"]
     pod = make.pod() | {"spec": {"containers": [], "nodeName": "node-7"}}
+    pod["metadata"]["annotations"] = {names.ANNOTATION_JOB: "{}", "a": "b"}
+    assert slim_pod(pod)["metadata"]["annotations"] == {"a": "b"}
     assert set(slim_pod(pod)) == {"metadata", "spec", "status"}
     assert slim_pod(pod)["spec"] == {"nodeName": "node-7"}
     job = {**body, "spec": {"suspend": True, "template": {"spec": {}}}}

@@ -8,7 +8,7 @@ from dreambooth_operator.cluster import ApiFault
 from dreambooth_operator.reflector import Reflector
 
 
-def service(version, name="robot-job"):
+def service(version, name="robot-train"):
     return {"kind": "Service", "metadata": {"name": name, "namespace": "team", "resourceVersion": version}}
 
 
@@ -64,7 +64,7 @@ async def test_what_was_written_is_known_before_the_watch_tells_of_it(watched):
     cluster.listing.set()
     await reflector.synced.wait()
     reflector.wrote(service("6"))
-    assert sink.names == ["listed", "robot-job"]
+    assert sink.names == ["listed", "robot-train"]
 
 
 async def test_what_was_deleted_before_the_answer_came_does_not_come_back(watched):
