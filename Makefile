@@ -15,7 +15,7 @@ export PYTHONPYCACHEPREFIX := $(DREAMBOOTH_CACHE)/pycache
 export OMP_WAIT_POLICY := PASSIVE
 # Tests run in so many processes at once: the real cluster's in one, mostly waiting; fast ones in the other.
 WORKERS ?= 2
-PYTEST := HF_HUB_OFFLINE=1 .venv/bin/python -m pytest --numprocesses $(WORKERS)
+PYTEST := HF_HUB_OFFLINE=1 PYTHONFAULTHANDLER=1 .venv/bin/python -m pytest --numprocesses $(WORKERS)
 LOCAL := PYTHONPATH=local $(PYTHON) -m dreambooth_local
 
 .PHONY: demo test test-fast lint up down bench generate clean

@@ -221,7 +221,7 @@ def test_after_the_last_step_no_rank_waits_for_another(ready, desk, monkeypatch:
 def rank_with(trouble: Callable, ctx, rank: int, port: int) -> None:
     """Train, with `trouble(ctx)` on rank 0."""
     from dreambooth_api.reasons import Phase
-    from dreambooth_trainer.faults import guarded
+    from dreambooth_trainer.faults import guarded, leave
     from dreambooth_trainer.progress import Board
     from dreambooth_trainer.tracking import NullTracker
 
@@ -229,7 +229,7 @@ def rank_with(trouble: Callable, ctx, rank: int, port: int) -> None:
     if rank == 0:
         trouble(ctx)
     desk = loop.Desk(Board(ctx, Phase.TRAINING), Console(silent=True), NullTracker())
-    os._exit(guarded(lambda: loop.train(ctx, desk)))
+    leave(guarded(lambda: loop.train(ctx, desk)))
 
 
 def scores_for_an_hour(ctx) -> None:

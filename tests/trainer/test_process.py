@@ -1,6 +1,7 @@
 """Whole processes: exit codes and termination messages, as Kubernetes sees them."""
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,28 @@ def test_an_unknown_fault_is_no_known_one(tmp_path: Path, monkeypatch, capsys) -
     assert faults.guarded(work) == 1
     assert not (tmp_path / "log").exists()
     assert "ZeroDivisionError: by us" in capsys.readouterr().err
+
+
+ABANDONED = """
+import os, signal
+from dreambooth_trainer.faults import guarded, leave
+
+class Group:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+def work():
+    group = Group()
+    raise RuntimeError("[gloo] Connection closed by peer [10.0.0.1]:1")
+
+leave(guarded(work))
+"""
+
+
+def test_a_rank_whose_peer_is_gone_takes_nothing_apart(tmp_path: Path) -> None:
+    """What holds the ranks' group may crash while it is taken apart; the rank's exit code stays."""
+    env = {**os.environ, "WORLD_SIZE": "2", "DREAMBOOTH_TERMINATION_LOG": str(tmp_path / "log")}
+    assert subprocess.run([sys.executable, "-c", ABANDONED], env=env, check=False).returncode == ExitCode.PEER_LOST
 
 
 def test_out_of_memory_says_which_knob() -> None:

@@ -89,7 +89,7 @@ def test_killed_and_resumed_is_equal_to_uninterrupted(ready, desk, processes, ho
 def rank_that_tells(ctx, rank: int, port: int, told: Path, killed_at: int | None = None) -> None:
     """Train; leave a line for each sample. Rank 1 dies after `killed_at` steps, once there is a checkpoint."""
     from dreambooth_api.reasons import Phase
-    from dreambooth_trainer.faults import guarded
+    from dreambooth_trainer.faults import guarded, leave
     from dreambooth_trainer.progress import Board
     from dreambooth_trainer.tracking import NullTracker
 
@@ -108,7 +108,7 @@ def rank_that_tells(ctx, rank: int, port: int, told: Path, killed_at: int | None
 
     loop.take_step = watched
     desk = loop.Desk(Board(ctx, Phase.TRAINING), Console(silent=True), NullTracker())
-    os._exit(guarded(lambda: loop.train(ctx, desk)))
+    leave(guarded(lambda: loop.train(ctx, desk)))
 
 
 def lines(traces: list[loop.Trace]) -> list[str]:

@@ -1,10 +1,10 @@
 """`python -m dreambooth_trainer {prepare,train,launch} --job PATH`: the processes of a job's pods."""
 
 import argparse
-import sys
 from pathlib import Path
 
 from dreambooth_api import names
+from dreambooth_trainer.faults import leave
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,4 +24,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

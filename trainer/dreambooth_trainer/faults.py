@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from dreambooth_api import names
 from dreambooth_api.exits import ExitCode
@@ -148,7 +149,23 @@ def guarded(work: Callable[[], PrepareResult | TrainResult | None]) -> int:
             traceback.print_exc()
         print(f"{fault.reason}: {fault}", file=sys.stderr, flush=True)
         write_termination_message(dump_result(fault.to_result()))
+        if isinstance(fault, PeerLost):
+            # Its traceback holds the group of the ranks, for `leave` to end with.
+            sys.last_value = error
         return int(fault.code)
     if result is not None:
         write_termination_message(dump_result(result))
     return int(ExitCode.OK)
+
+
+def leave(code: int) -> NoReturn:
+    """End the process with what `guarded` returned.
+
+    Where a peer is gone nothing is taken apart first: gloo, with words to that peer still on their way, was seen to
+    crash while it is, and a crash has another exit code.
+    """
+    if code != ExitCode.PEER_LOST:
+        sys.exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

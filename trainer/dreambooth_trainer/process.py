@@ -1,5 +1,6 @@
 """A pod's process from door to door: context in, exit code and termination message out."""
 
+import faulthandler
 import os
 import signal
 from pathlib import Path
@@ -24,6 +25,8 @@ PATIENCE = {"FINISHED": 120.0, "FAILED": 30.0, "KILLED": 5.0}
 
 def run(process: str, job_file: Path, port: int) -> int:
     """`prepare` or `train`; returns the exit code."""
+    # A crash of a library says where, in the pod's log.
+    faulthandler.enable()
     settle_libraries()
     end_on_sigterm()
     if process == "prepare":
