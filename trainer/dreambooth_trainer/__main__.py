@@ -1,14 +1,14 @@
 """`python -m dreambooth_trainer {prepare,train,launch} --job PATH`: the processes of a job's pods."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from dreambooth_api import names
-from dreambooth_trainer.faults import leave
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one process; returns its exit code (`dreambooth_api.exits.ExitCode`)."""
+    """Run one process to its end, and with its exit code (`dreambooth_api.exits.ExitCode`); `launch`'s is returned."""
     parser = argparse.ArgumentParser(prog="dreambooth_trainer", description=__doc__)
     parser.add_argument("process", choices=("prepare", "train", "launch"))
     parser.add_argument("--job", type=Path, default=Path(names.JOB_FILE), help="the job as job.json")
@@ -20,8 +20,8 @@ def main(argv: list[str] | None = None) -> int:
         return launch(args.job, args.port)
     from dreambooth_trainer import process
 
-    return process.run(args.process, args.job, args.port)
+    process.run(args.process, args.job, args.port)
 
 
 if __name__ == "__main__":
-    leave(main())
+    sys.exit(main())

@@ -150,7 +150,7 @@ def guarded(work: Callable[[], PrepareResult | TrainResult | None]) -> int:
         print(f"{fault.reason}: {fault}", file=sys.stderr, flush=True)
         write_termination_message(dump_result(fault.to_result()))
         if isinstance(fault, PeerLost):
-            # Its traceback holds the group of the ranks, for `leave` to end with.
+            # Its traceback holds the group of the ranks: kept until `leave` has ended the process.
             sys.last_value = error
         return int(fault.code)
     if result is not None:
@@ -161,8 +161,8 @@ def guarded(work: Callable[[], PrepareResult | TrainResult | None]) -> int:
 def leave(code: int) -> NoReturn:
     """End the process with what `guarded` returned.
 
-    Where a peer is gone nothing is taken apart first: gloo, with words to that peer still on their way, was seen to
-    crash while it is, and a crash has another exit code.
+    Where a peer is gone nothing is taken apart first. A rank was once seen to crash after its last words, and then has
+    another exit code: probably as gloo's group, with words to that peer still on their way, was let go of.
     """
     if code != ExitCode.PEER_LOST:
         sys.exit(code)

@@ -4,14 +4,14 @@ import faulthandler
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from dreambooth_api.compiling import COMPILERS
 from dreambooth_api.reasons import Phase, Reason
 from dreambooth_api.result import PrepareResult, TrainResult
 from dreambooth_trainer import libraries
 from dreambooth_trainer.context import Context, pod_context
-from dreambooth_trainer.faults import SavedOnSigterm, guarded
+from dreambooth_trainer.faults import SavedOnSigterm, guarded, leave
 from dreambooth_trainer.progress import Board, BoardServer, Console
 from dreambooth_trainer.shard import Shard, pod_shard
 from dreambooth_trainer.tracking import MlflowTracker, NullTracker, RunName, Tracker
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 PATIENCE = {"FINISHED": 120.0, "FAILED": 30.0, "KILLED": 5.0}
 
 
-def run(process: str, job_file: Path, port: int) -> int:
-    """`prepare` or `train`; returns the exit code."""
+def run(process: str, job_file: Path, port: int) -> NoReturn:
+    """`prepare` or `train`; ends the process with its exit code."""
     # A crash of a library says where, in the pod's log.
     faulthandler.enable()
     settle_libraries()
     end_on_sigterm()
     if process == "prepare":
-        return guarded(lambda: prepare_pod(pod_context(job_file, port)))
-    return guarded(lambda: train_process(pod_context(job_file, port)))
+        leave(guarded(lambda: prepare_pod(pod_context(job_file, port))))
+    leave(guarded(lambda: train_process(pod_context(job_file, port))))
 
 
 def settle_libraries() -> None:
